@@ -1,0 +1,204 @@
+"""Starts the real programs that the tests are about, waits for facts, and leaves no process behind.
+
+It knows how to run things, not what is right: every expectation stands in a test.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+CHECKER = Path(os.environ.get("CHECKER_BIN", TARGET / "debug" / "checker")).absolute()
+HEARTBEAT = Path(os.environ.get("HEARTBEAT_BIN", TARGET / "debug" / "heartbeat")).absolute()
+
+
+def environment(**extra):
+    """This process's environment without what would configure a worker or a checker, and with `extra`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HEARTBEAT_", "CHECKER_"))}
+    return kept | {k: str(v) for k, v in extra.items()}
+
+
+def until(fact, timeout=10.0, what=None):
+    """The first true answer of `fact()`; fails after `timeout` seconds and says what never came true."""
+    end = time.monotonic() + timeout
+    while not (answer := fact()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout} s: {what or fact}; last answer: {answer!r}")
+        time.sleep(0.02)
+    return answer
+
+
+class Program:
+    """One started program, in a session of its own, its output kept line by line."""
+
+    def __init__(self, command, env=None, cwd=None):
+        self.command = [str(part) for part in command]
+        self.lines = []
+        self._arrived = queue.Queue()
+        self._ended = False
+        self.process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=env or environment(),
+            cwd=cwd,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def output(self):
+        return "".join(self.lines)
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+            self._arrived.put(line)
+        self._arrived.put(None)
+
+    def next_line(self, timeout=10.0):
+        try:
+            line = self._arrived.get(timeout=timeout)
+        except queue.Empty:
+            raise AssertionError(f"no line within {timeout} s from {self.command}:\n{self.output}") from None
+        assert line is not None, f"{self.command} ended:\n{self.output}"
+        return line.rstrip("\n")
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def exit_status(self, timeout=20.0):
+        """The status as a shell tells it: 128 + n for a process that signal n ended."""
+        try:
+            status = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout} s: {self.command}\n{self.output}") from None
+        self._reader.join(5)
+        return status if status >= 0 else 128 - status
+
+    def end(self):
+        """Kills whatever is left of the session, orphans too, and reaps."""
+        if self._ended:
+            return
+        self._ended = True
+        for pid in session_members(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(10)
+        self.process.stdin.close()
+        self._reader.join(5)
+        self.process.stdout.close()
+
+
+def session_members(session):
+    """The processes of a session, its leader first: killed so, it has no time to tidy up after the others."""
+    members = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry)) == session:
+                    members.append(int(entry))
+    return sorted(members, key=lambda pid: pid != session)
+
+
+class DemoWorker(Program):
+    """`checker demo-worker`: a real process that links `heartbeat`, hashes files in its loop, and obeys lines on stdin."""
+
+    def __init__(self, file, *arguments):
+        super().__init__([CHECKER, "demo-worker", "--file", file, *arguments])
+        self.file = Path(file)
+
+    def beating(self):
+        first = self.next_line()
+        assert first == f"beating {self.pid}", self.output
+        return self
+
+    def say(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        answer = self.next_line()
+        assert answer == "ok", f"{line!r} was answered with {answer!r}:\n{self.output}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `checker worker --format json` answered."""
+
+    code: int
+    answer: dict
+    standard_error: str
+
+    @property
+    def name(self):
+        return self.answer["verdict"]
+
+    @property
+    def status(self):
+        return self.answer["status"]
+
+    @property
+    def passes(self):
+        return self.code == 0
+
+
+def verdict(file, *arguments):
+    command = [CHECKER, "worker", "--format", "json", "--file", file, *arguments]
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, timeout=20, env=environment(), check=False
+    )
+    assert done.returncode in (0, 1), f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}"
+    return Verdict(done.returncode, json.loads(done.stdout), done.stderr)
+
+
+def record(file):
+    return json.loads(Path(file).read_text())
+
+
+class Redis(Program):
+    """A Redis server of the test's own on a free loopback port, with nothing kept on disk."""
+
+    def __init__(self, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        super().__init__(
+            ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
+        )
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"redis-server ended:\n{self.output}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16) == b"+PONG\r\n"
+        return False
+
+
+def start_redis(folder, attempts=3):
+    """A server that answers. The free port may be taken by another process before Redis has it: then another one."""
+    for attempt in range(attempts):
+        server = Redis(folder)
+        try:
+            until(server.answers, what="redis-server answers")
+            return server
+        except AssertionError:
+            server.end()
+            if attempt == attempts - 1:
+                raise

@@ -1,0 +1,29 @@
+"""A real Celery application, as a user has one; told by the test, through the environment, where its broker is."""
+
+import os
+import time
+
+from celery import Celery
+
+app = Celery("orders", broker=os.environ["BROKER_URL"], backend=os.environ["BROKER_URL"])
+app.conf.update(
+    task_default_queue=os.environ["QUEUE"],
+    task_track_started=True,
+    broker_connection_retry_on_startup=True,
+    worker_hijack_root_logger=False,
+)
+
+if probe_file := os.environ.get("FOJ_FILE"):
+    from django.conf import settings
+
+    settings.configure(HEALTH_CHECK={"CELERY_HEARTBEAT_FILE": probe_file})
+
+    from health_check.contrib.celery_heartbeat.bootsteps import LivenessProbe
+
+    app.steps["worker"].add(LivenessProbe)
+
+
+@app.task(name="work")
+def work(seconds):
+    time.sleep(seconds)
+    return "done"

@@ -1,0 +1,31 @@
+"""Starts `celery worker` processes for tests, alone or under `heartbeat run`, and sends them tasks."""
+
+import sys
+import uuid
+from pathlib import Path
+
+from celery import Celery
+
+import harness
+
+
+class CeleryWorker(harness.Program):
+    """A worker with a queue of its own, so that tests sharing one broker do not take each other's tasks."""
+
+    def __init__(self, broker, *, pool="solo", under=(), probe_file=None, application="celery_app"):
+        self.queue = f"q-{uuid.uuid4().hex}"
+        settings = {"BROKER_URL": broker.url, "QUEUE": self.queue, "PYTHONDONTWRITEBYTECODE": 1, "PYTHONUNBUFFERED": 1}
+        if probe_file:
+            settings["FOJ_FILE"] = probe_file
+        celery = [sys.executable, "-m", "celery", "-A", application, "worker", "--loglevel", "INFO"]
+        celery += ["--pool", pool, "--concurrency", "1", "--hostname", f"{self.queue}@test"]
+        super().__init__([*under, *celery], env=harness.environment(**settings), cwd=Path(__file__).parent)
+        self._client = Celery("tests", broker=broker.url, backend=broker.url)
+        self._client.conf.task_default_queue = self.queue
+
+    def ready(self):
+        harness.until(lambda: " ready." in self.output, timeout=30, what="Celery's own word that it is ready")
+        return self
+
+    def send_work(self, seconds):
+        return self._client.send_task("work", args=[seconds])

@@ -1,0 +1,81 @@
+"""FOJ's own check on the file of a worker that links `heartbeat`: whoever only compares mtimes gets the right answer too."""
+
+import signal
+import time
+
+import foj
+from harness import record, until, verdict
+
+MAX_AGE = 2
+BUDGET = 1
+QUICK = ("--interval", "100ms", "--promise", "3s", "--loop-budget", f"{BUDGET}s")
+
+
+def test_it_passes_for_as_long_as_the_worker_is_healthy(demo_worker):
+    worker = demo_worker(*QUICK)
+    until(lambda: foj.passes(worker.file, MAX_AGE))
+    while record(worker.file)["at_mono_ms"] < record_start(worker) + 1_000 * (BUDGET + MAX_AGE) + 500:
+        words, passed = foj.answer(worker.file, MAX_AGE)
+        assert passed and "working" in words, words
+        time.sleep(0.05)
+    assert verdict(worker.file).name == "alive"
+
+
+def record_start(worker):
+    if not hasattr(worker, "first_beat"):
+        worker.first_beat = record(worker.file)["at_mono_ms"]
+    return worker.first_beat
+
+
+def test_it_fails_once_the_loop_is_wedged_although_the_beats_go_on(demo_worker):
+    worker = demo_worker(*QUICK)
+    until(lambda: foj.passes(worker.file, MAX_AGE))
+    worker.say("wedge")
+    wedged_at = time.monotonic()
+    until(lambda: not foj.passes(worker.file, MAX_AGE), timeout=BUDGET + MAX_AGE + 2)
+    assert time.monotonic() - wedged_at >= BUDGET, "before the loop's own budget was over it was not wedged"
+    assert "stale" in foj.answer(worker.file, MAX_AGE)[0]
+    beats = record(worker.file)["seq"]
+    until(lambda: record(worker.file)["seq"] > beats, what="the wedged worker still beats")
+    assert verdict(worker.file).name == "wedged"
+
+
+def test_it_fails_once_a_task_is_past_its_deadline_and_not_before(demo_worker):
+    worker = demo_worker(*QUICK)
+    worker.say("task 60s 3s")
+    until(lambda: record(worker.file)["tasks"]["running"] == 1)
+    due = record(worker.file)["tasks"]["due_mono_ms"]
+    while record(worker.file)["at_mono_ms"] < due:
+        assert foj.passes(worker.file, MAX_AGE), "within its deadline a task is no fault"
+        time.sleep(0.02)
+    until(lambda: not foj.passes(worker.file, MAX_AGE), timeout=MAX_AGE + 2)
+    assert verdict(worker.file).name == "overdue"
+
+
+def test_it_passes_through_a_long_task_in_the_loop_that_was_announced(demo_worker):
+    worker = demo_worker(*QUICK)
+    worker.say("task-in-loop 5s 10s")
+    until(lambda: record(worker.file)["loop"]["due_mono_ms"] > record(worker.file)["at_mono_ms"] + 5_000)
+    end = record(worker.file)["at_mono_ms"] + 1_000 * (BUDGET + MAX_AGE) + 500
+    while record(worker.file)["at_mono_ms"] < end:
+        assert foj.passes(worker.file, MAX_AGE), "the loop said how long it would be away"
+        time.sleep(0.05)
+    assert verdict(worker.file).name == "alive"
+
+
+def test_it_fails_once_the_worker_is_silent(demo_worker):
+    worker = demo_worker(*QUICK)
+    until(lambda: foj.passes(worker.file, MAX_AGE))
+    worker.signal(signal.SIGSTOP)
+    until(lambda: not foj.passes(worker.file, MAX_AGE), timeout=MAX_AGE + 2)
+    until(lambda: verdict(worker.file).name == "silent", timeout=5)
+
+
+def test_it_fails_at_once_when_the_worker_has_stopped(demo_worker):
+    worker = demo_worker(*QUICK)
+    until(lambda: foj.passes(worker.file, MAX_AGE))
+    worker.say("stop")
+    assert worker.exit_status() == 0
+    words, passed = foj.answer(worker.file, MAX_AGE)
+    assert not passed and "missing" in words
+    assert verdict(worker.file).name == "missing"
