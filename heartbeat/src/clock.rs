@@ -1,0 +1,21 @@
+//! The two clocks: monotonic for every decision, wall for people and for file times.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// `CLOCK_MONOTONIC` in milliseconds: the time since boot in which the machine was not suspended.
+pub fn mono_ms() -> u64 {
+    // The clock exists on every Linux, so the call cannot fail; it is never negative.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+        let nanoseconds = u64::try_from(time.tv_nsec()).unwrap_or(0);
+        seconds * 1_000 + nanoseconds / 1_000_000
+    })
+}
+
+/// The wall clock in milliseconds since 1970; 0 where it stands before that.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,40 @@
+//! A queue worker's heartbeat.
+
+/// Tells through `tracing`, where that feature is on.
+macro_rules! told {
+    ($level:ident, $($message:tt)+) => {{
+        #[cfg(feature = "tracing")]
+        ::tracing::$level!($($message)+);
+        #[cfg(not(feature = "tracing"))]
+        let _ = format_args!($($message)+);
+    }};
+}
+
+mod builder;
+mod clock;
+pub mod duration;
+#[cfg(feature = "endpoint")]
+mod endpoint;
+mod error;
+mod extras;
+mod file;
+mod heartbeat;
+mod json;
+mod mark;
+pub mod observe;
+mod process;
+mod publisher;
+pub mod record;
+#[cfg(feature = "tokio")]
+mod runtime;
+#[cfg(feature = "systemd")]
+mod systemd;
+mod tasks;
+pub mod verdict;
+
+pub use builder::{Builder, DEFAULT_FILE, DEFAULT_INTERVAL, DEFAULT_LOOP_BUDGET, DEFAULT_PROMISE};
+pub use error::{Error, ErrorKind};
+pub use heartbeat::Heartbeat;
+pub use json::Syntax;
+pub use publisher::Counters;
+pub use tasks::Task;

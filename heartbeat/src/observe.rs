@@ -1,0 +1,273 @@
+//! Looking: a beat file read with suspicion, and the facts about the machine that it is held against.
+//!
+//! This is all the I/O of a local verdict: at most ten system calls or so, no allocation beyond the record.
+//! What it means is decided in [`crate::verdict`].
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, geteuid};
+
+use crate::clock;
+use crate::record::{Corrupt, MAX_BYTES, Record};
+use crate::verdict::{Evidence, Judgement, Machine, Process, Unsafe, judge};
+
+/// Who may own a beat file, besides the observer's own user and root.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody else.
+    #[default]
+    Own,
+    /// This user id too.
+    User(u32),
+    /// Anybody: only where the folder itself can be trusted.
+    Any,
+}
+
+impl Owner {
+    fn accepts(self, uid: u32) -> bool {
+        uid == 0
+            || match self {
+                Self::Own => uid == geteuid().as_raw(),
+                Self::User(user) => uid == user || uid == geteuid().as_raw(),
+                Self::Any => true,
+            }
+    }
+}
+
+/// What one look at a beat file found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Observation {
+    /// No file, or none that can be read.
+    Missing(io::ErrorKind),
+    /// A file that must not be trusted.
+    Unsafe(Unsafe),
+    /// A file that holds no record.
+    Corrupt(Corrupt),
+    /// An empty file and its mtime.
+    Bare(SystemTime),
+    /// A record.
+    Record(Box<Record>),
+    /// The observer itself is out of something.
+    Unreadable(io::ErrorKind),
+}
+
+/// Reads the beat file at `path`: no link is followed, no FIFO waited for, at most [`MAX_BYTES`] are read.
+pub fn observe(path: &Path, owner: Owner) -> Observation {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
+    match options.open(path) {
+        Ok(mut file) => observe_open(&mut file, owner).unwrap_or_else(|error| unreadable(&error)),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Observation::Unsafe(Unsafe::Link),
+        // A socket cannot be opened at all.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Observation::Unsafe(Unsafe::NotRegular),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied(path, owner),
+        Err(error) => unreadable(&error),
+    }
+}
+
+fn observe_open(file: &mut File, owner: Owner) -> io::Result<Observation> {
+    let metadata = file.metadata()?;
+    if let Some(why) = distrust(&metadata, owner) {
+        return Ok(Observation::Unsafe(why));
+    }
+    if metadata.len() == 0 {
+        return Ok(Observation::Bare(metadata.modified()?));
+    }
+    let mut buffer = [0; MAX_BYTES + 1];
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(match Record::parse(&buffer[..filled]) {
+        Ok(record) => Observation::Record(Box::new(record)),
+        Err(why) => Observation::Corrupt(why),
+    })
+}
+
+fn distrust(metadata: &fs::Metadata, owner: Owner) -> Option<Unsafe> {
+    let mode = metadata.mode() & 0o7777;
+    if metadata.is_symlink() {
+        Some(Unsafe::Link)
+    } else if !metadata.is_file() {
+        Some(Unsafe::NotRegular)
+    } else if !owner.accepts(metadata.uid()) {
+        Some(Unsafe::Owner(metadata.uid()))
+    } else if mode & 0o022 != 0 {
+        Some(Unsafe::Writable(mode))
+    } else {
+        None
+    }
+}
+
+/// A file that may not be opened: whose it is, is the better answer where it can be seen.
+fn denied(path: &Path, owner: Owner) -> Observation {
+    match fs::symlink_metadata(path).ok().and_then(|metadata| distrust(&metadata, owner)) {
+        Some(why) => Observation::Unsafe(why),
+        None => Observation::Missing(io::ErrorKind::PermissionDenied),
+    }
+}
+
+/// Whether an error says something of the file, or of the observer.
+fn unreadable(error: &io::Error) -> Observation {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Observation::Unreadable(error.kind()),
+        _ => Observation::Missing(error.kind()),
+    }
+}
+
+impl Observation {
+    /// The record, where there is one.
+    pub fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Record(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Reads the machine's clocks and facts, and judges.
+    pub fn judge(&self, max_age_ms: Option<u64>) -> Judgement<'_> {
+        let evidence = match self {
+            Self::Missing(kind) => Evidence::Missing(*kind),
+            Self::Unsafe(why) => Evidence::Unsafe(*why),
+            Self::Corrupt(why) => Evidence::Corrupt(why),
+            Self::Bare(mtime) => Evidence::Bare { age_ms: age_ms(*mtime) },
+            Self::Record(record) => Evidence::Record(record),
+            Self::Unreadable(kind) => Evidence::Unreadable(*kind),
+        };
+        let facts = self.record().map(Facts::about).unwrap_or_default();
+        judge(evidence, &facts.machine(clock::mono_ms()), max_age_ms)
+    }
+
+    /// How long ago the last beat was made, or the bare file touched, in milliseconds.
+    pub fn age_ms(&self) -> Option<u64> {
+        match self {
+            Self::Record(record) => Some(clock::mono_ms().saturating_sub(record.at_mono_ms)),
+            Self::Bare(mtime) => Some(u64::try_from(age_ms(*mtime)).unwrap_or(0)),
+            _ => None,
+        }
+    }
+}
+
+fn age_ms(mtime: SystemTime) -> i64 {
+    let mtime_ms = match mtime.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+    };
+    i64::try_from(clock::unix_ms()).unwrap_or(i64::MAX).saturating_sub(mtime_ms)
+}
+
+/// What the machine knows of a record's process.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    boot: String,
+    pid_ns: u64,
+    process: Process,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self { boot: String::new(), pid_ns: 0, process: Process::Unknown }
+    }
+}
+
+impl Facts {
+    pub(crate) fn about(record: &Record) -> Self {
+        let boot = boot_id();
+        let pid_ns = pid_namespace();
+        let visible = pid_ns == record.pid_ns && boot == record.boot;
+        let process = if visible { process(record.pid) } else { Process::Unknown };
+        Self { boot, pid_ns, process }
+    }
+
+    pub(crate) fn machine(&self, now_mono_ms: u64) -> Machine<'_> {
+        Machine { now_mono_ms, boot: &self.boot, pid_ns: self.pid_ns, process: self.process }
+    }
+}
+
+/// The kernel's boot id; empty where there is no `/proc`.
+pub(crate) fn boot_id() -> String {
+    let mut id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.truncate(id.trim_end().len());
+    id
+}
+
+/// The inode of this process's PID namespace; 0 where there is no `/proc`.
+pub(crate) fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+}
+
+/// What can be seen of the process `pid`.
+pub(crate) fn process(pid: u32) -> Process {
+    let mut stat = [0; 1024];
+    let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat));
+    match read.ok().and_then(|read| parse_stat(&stat[..read])) {
+        Some(process) => process,
+        // Not readable is not the same as not there: `/proc` may be hidden (hidepid) or not mounted.
+        None => match i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), None)) {
+            Ok(Err(Errno::ESRCH)) => Process::Absent,
+            _ => Process::Unknown,
+        },
+    }
+}
+
+/// Reads state, number of threads and start time (fields 3, 20 and 22) of `/proc/PID/stat`.
+fn parse_stat(stat: &[u8]) -> Option<Process> {
+    // The command's name stands in parentheses and may hold anything, a closing one too.
+    let name_end = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?;
+    let threads: u64 = fields.nth(16)?.parse().ok()?;
+    let start = fields.nth(1)?.parse().ok()?;
+    // A leader that has ended while other threads run on is a zombie too, but the process lives.
+    let dead = matches!(state, "Z" | "X" | "x") && threads <= 1;
+    let stopped = matches!(state, "T" | "t");
+    Some(if dead { Process::Absent } else { Process::Present { start, stopped } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(name: &str, state: char, threads: u32) -> String {
+        format!("7 ({name}) {state} 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 4242 1 1 1\n")
+    }
+
+    #[test]
+    fn a_process_is_found_in_its_stat_whatever_its_name() {
+        for name in ["worker", "a b", "x) R 1 (y", ")", "", "Z"] {
+            let expected = Some(Process::Present { start: 4242, stopped: false });
+            assert_eq!(parse_stat(stat(name, 'S', 1).as_bytes()), expected, "{name}");
+        }
+        let stopped = Some(Process::Present { start: 4242, stopped: true });
+        assert_eq!(parse_stat(stat("w", 'T', 3).as_bytes()), stopped);
+        for garbage in ["", "7", "7 (w) R", "7 (w) R 1 2 3", "\u{fffd})"] {
+            assert_eq!(parse_stat(garbage.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn a_zombie_is_gone_but_a_process_whose_leader_ended_is_not() {
+        assert_eq!(parse_stat(stat("w", 'Z', 1).as_bytes()), Some(Process::Absent));
+        let present = Some(Process::Present { start: 4242, stopped: false });
+        assert_eq!(parse_stat(stat("w", 'Z', 2).as_bytes()), present);
+    }
+
+    #[test]
+    fn this_process_is_seen_and_a_free_pid_is_not() {
+        assert!(matches!(process(std::process::id()), Process::Present { stopped: false, .. }));
+        assert_eq!(process(0x7fff_ffff), Process::Absent);
+    }
+}

@@ -1,0 +1,76 @@
+//! This process and its end: who it is, which copy of itself after `fork()`, and what runs at `exit()`.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, Once, PoisonError, TryLockError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use crate::publisher::Shared;
+
+/// How long `exit()` waits for a beat file to be removed.
+const EXIT_WAIT: Duration = Duration::from_millis(500);
+
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+static STARTED: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+/// A number that differs between a process and its forked children. One load: no system call.
+pub fn generation() -> u32 {
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// Sees to it that forked children know themselves. Before any heartbeat takes its generation.
+pub fn watch_forks() -> io::Result<()> {
+    static ONCE: Once = Once::new();
+    static RESULT: AtomicU32 = AtomicU32::new(0);
+    ONCE.call_once(|| {
+        // SAFETY: both functions live as long as the program, touch one atomic or only what `at_exit` says,
+        // and neither unwinds.
+        let failed =
+            unsafe { libc::pthread_atfork(None, None, Some(in_child)) != 0 || libc::atexit(at_exit) != 0 };
+        RESULT.store(u32::from(failed), Ordering::Relaxed);
+    });
+    // Both calls fail for want of memory only.
+    if RESULT.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+}
+
+/// Has `exit()` clean up after this heartbeat, where it has not been stopped by then.
+pub fn stop_at_exit(shared: Weak<Shared>) {
+    // A child may have been forked while another thread held the lock: then it is never to be had.
+    for _ in 0..100 {
+        match STARTED.try_lock() {
+            Ok(mut started) => {
+                started.retain(|other| other.strong_count() > 0);
+                started.push(shared);
+                return;
+            }
+            Err(TryLockError::Poisoned(_)) => return,
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+extern "C" fn in_child() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+extern "C" fn at_exit() {
+    let stop_all = || {
+        let started = match STARTED.try_lock() {
+            Ok(mut started) => std::mem::take(&mut *started),
+            Err(TryLockError::Poisoned(poisoned)) => std::mem::take(&mut *PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let started: Vec<_> = started.iter().filter_map(Weak::upgrade).collect();
+        for shared in &started {
+            shared.request_stop();
+        }
+        for shared in started {
+            // There is nobody left to tell.
+            let _ = shared.wait_stopped(EXIT_WAIT);
+        }
+    };
+    // Across this border nothing may unwind; a panic has been reported by the panic hook.
+    drop(catch_unwind(AssertUnwindSafe(stop_all)));
+}

@@ -1,0 +1,432 @@
+//! The publisher: a thread of its own that beats, and the state that it shares with the worker.
+//!
+//! The worker writes marks and tasks; the publisher reads them, judges the worker by the same verdict as the
+//! checker does, and hands the record to the sinks. Nothing that goes wrong here reaches the worker: failures are
+//! counted, a panic is contained and the thread goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use nix::poll::PollTimeout;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::clock;
+use crate::extras::Extras;
+use crate::file::{BeatFile, Failure};
+use crate::mark::{Budget, Mark};
+use crate::observe;
+use crate::process;
+use crate::record::{Record, Status};
+use crate::tasks::{Board, Task};
+use crate::verdict::{Evidence, Machine, Process, Verdict, judge};
+
+/// A wake-up that is this late means that the process could not run: stopped, frozen, or starved.
+const STARVED_MS: u64 = 100;
+
+/// Between two looks at deadlines that come faster than the beats.
+const LEAST_WAIT_MS: u64 = 20;
+
+/// How long a thread that has panicked waits before it goes on, at least.
+const AFTER_PANIC: Duration = Duration::from_millis(100);
+
+/// What the worker says of itself beside its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting { until_ms: u64 },
+    Running,
+    Draining { until_ms: Option<u64> },
+    Stopped,
+}
+
+/// The process that the record speaks of.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject {
+    pub pid: u32,
+    pub start: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    subject: Subject,
+    ended: bool,
+    removed: Result<(), String>,
+    last_error: Option<String>,
+}
+
+/// How the publisher itself has fared: numbers since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Beats made.
+    pub beats: u64,
+    /// Beats that did not reach the file.
+    pub file_failures: u64,
+    /// Panics of the publisher's thread that were contained.
+    pub panics: u64,
+}
+
+/// What worker and publisher share.
+#[derive(Debug)]
+pub struct Shared {
+    mark: Mark,
+    loop_budget: Budget,
+    tasks: Board,
+    state: Mutex<State>,
+    ended: Condvar,
+    wake: EventFd,
+    generation: u32,
+    beats: AtomicU64,
+    file_failures: AtomicU64,
+    panics: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(phase: Phase, subject: Subject, loop_budget_ms: u64) -> nix::Result<Self> {
+        Ok(Self {
+            mark: Mark::default(),
+            loop_budget: Budget::from_millis(loop_budget_ms),
+            tasks: Board::new(),
+            state: Mutex::new(State { phase, subject, ended: false, removed: Ok(()), last_error: None }),
+            ended: Condvar::new(),
+            wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            generation: process::generation(),
+            beats: AtomicU64::new(0),
+            file_failures: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        })
+    }
+
+    pub fn pulse(&self) {
+        self.mark.set(clock::mono_ms(), self.loop_budget);
+    }
+
+    pub fn pulse_within(&self, budget_ms: u64) {
+        self.mark.set(clock::mono_ms(), Budget::from_millis(budget_ms));
+    }
+
+    pub fn task(&self, name: &str, deadline_ms: Option<u64>) -> Task {
+        let now = clock::mono_ms();
+        self.tasks.start(name, now, deadline_ms.map(|deadline| now.saturating_add(deadline)))
+    }
+
+    pub fn status(&self) -> Status {
+        // In a forked child the lock may be held by a thread that is not here.
+        if self.generation != process::generation() {
+            return Status::Stopped;
+        }
+        match self.state().phase {
+            Phase::Starting { .. } => Status::Starting,
+            Phase::Draining { .. } => Status::Draining,
+            Phase::Stopped => Status::Stopped,
+            Phase::Running if self.tasks.busy() => Status::Busy,
+            Phase::Running => Status::Idle,
+        }
+    }
+
+    pub fn ready(&self) {
+        self.change(|state| {
+            if let Phase::Starting { .. } = state.phase {
+                state.phase = Phase::Running;
+            }
+        });
+    }
+
+    pub fn drain(&self, deadline_ms: Option<u64>) {
+        let until_ms = deadline_ms.map(|deadline| clock::mono_ms().saturating_add(deadline));
+        self.change(|state| {
+            if state.phase != Phase::Stopped {
+                state.phase = Phase::Draining { until_ms };
+            }
+        });
+    }
+
+    pub fn beat_for(&self, subject: Subject) {
+        self.change(|state| state.subject = subject);
+    }
+
+    /// Asks the publisher to end; does not wait.
+    pub fn request_stop(&self) {
+        self.change(|state| state.phase = Phase::Stopped);
+    }
+
+    /// Waits until the publisher has ended; whether it did, and how the removal of the file went.
+    pub fn wait_stopped(&self, timeout: Duration) -> Result<(), String> {
+        if self.generation != process::generation() {
+            return Ok(());
+        }
+        let (state, _) = self
+            .ended
+            .wait_timeout_while(self.state(), timeout, |state| !state.ended)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.ended { state.removed.clone() } else { Err("the publisher did not end in time".to_owned()) }
+    }
+
+    pub fn counters(&self) -> Counters {
+        Counters {
+            beats: self.beats.load(Ordering::Relaxed),
+            file_failures: self.file_failures.load(Ordering::Relaxed),
+            panics: self.panics.load(Ordering::Relaxed),
+        }
+    }
+
+    pub fn last_error(&self) -> Option<String> {
+        if self.generation == process::generation() { self.state().last_error.clone() } else { None }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A forked child changes nothing: the heartbeat is its parent's.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        if self.generation != process::generation() {
+            return;
+        }
+        change(&mut self.state());
+        // Fails only where the counter is full, and then the publisher is awake.
+        let _ = self.wake.write(1);
+    }
+}
+
+/// The publisher's own side: everything that only its thread touches.
+pub struct Publisher {
+    pub shared: Arc<Shared>,
+    pub record: Record,
+    pub file: Option<BeatFile>,
+    pub extras: Extras,
+    line: Vec<u8>,
+    spare_name: String,
+    /// When the worker was last live by its own account.
+    live_mono_ms: u64,
+    own_pid: u32,
+    verdict: Verdict,
+    next_beat_ms: u64,
+    failing: bool,
+}
+
+/// Whether the first beat was refused: what is merely failing is tried again, and does not keep a worker from
+/// its work.
+pub type FirstBeat = Result<(), Failure>;
+
+impl Publisher {
+    pub fn new(shared: Arc<Shared>, record: Record, file: Option<BeatFile>, extras: Extras) -> Self {
+        Self {
+            shared,
+            record,
+            file,
+            extras,
+            line: Vec::with_capacity(crate::record::MAX_BYTES),
+            spare_name: String::with_capacity(crate::record::MAX_TASK_NAME),
+            live_mono_ms: clock::mono_ms(),
+            own_pid: std::process::id(),
+            verdict: Verdict::Alive,
+            next_beat_ms: 0,
+            failing: false,
+        }
+    }
+
+    /// Beats until it is asked to stop. The first beat's outcome goes to `first`.
+    pub fn run(mut self, first: &SyncSender<FirstBeat>) {
+        let begun = self.contained(|publisher| {
+            let refusal = match publisher.begin() {
+                Err(failure @ (Failure::Held(_) | Failure::Unsafe(_))) => Err(failure),
+                outcome => {
+                    publisher.tell(outcome);
+                    Ok(())
+                }
+            };
+            let go_on = refusal.is_ok();
+            // Nobody waits any more where the start has timed out.
+            drop(first.try_send(refusal));
+            go_on
+        });
+        let mut go_on = begun.unwrap_or(true);
+        while go_on {
+            go_on = self.contained(Self::turn).unwrap_or_else(|| {
+                std::thread::sleep(AFTER_PANIC);
+                true
+            });
+        }
+        let removed = self.contained(Self::end).unwrap_or_else(|| Err("a panic".to_owned()));
+        let mut state = self.shared.state();
+        state.removed = removed;
+        state.ended = true;
+        drop(state);
+        self.shared.ended.notify_all();
+    }
+
+    /// Runs a step; `None` where it panicked, which is counted.
+    fn contained<T>(&mut self, step: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| step(self))) {
+            Ok(done) => Some(done),
+            Err(payload) => {
+                self.shared.panics.fetch_add(1, Ordering::Relaxed);
+                // Dropping somebody's payload could panic once more.
+                std::mem::forget(payload);
+                None
+            }
+        }
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        self.look();
+        self.next_beat_ms = self.record.at_mono_ms + self.record.interval_ms;
+        self.beat()
+    }
+
+    /// One wait and what it ends with; whether to go on.
+    fn turn(&mut self) -> bool {
+        let wake_at_ms = self.wake_at_ms();
+        let left_ms = wake_at_ms.saturating_sub(clock::mono_ms());
+        let timeout = PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX);
+        let woken = self.extras.wait(&self.shared.wake, timeout);
+        let late_ms = clock::mono_ms().saturating_sub(wake_at_ms);
+        if late_ms > STARVED_MS {
+            self.excuse(late_ms);
+        }
+        self.look();
+        if self.record.status == Status::Stopped {
+            return false;
+        }
+        self.extras.answer(&self.record);
+        let now = self.record.at_mono_ms;
+        if woken || now >= self.next_beat_ms {
+            self.next_beat_ms = self.next_beat_ms.saturating_add(self.record.interval_ms);
+            if self.next_beat_ms <= now || woken {
+                self.next_beat_ms = now + self.record.interval_ms;
+            }
+        } else if self.own_verdict() == self.verdict {
+            return true;
+        }
+        let outcome = self.beat();
+        self.tell(outcome);
+        true
+    }
+
+    /// The next beat, or the moment just after a deadline passes, so that it is told at once.
+    fn wake_at_ms(&self) -> u64 {
+        let now = self.record.at_mono_ms;
+        let record = &self.record;
+        let deadlines = [
+            record.until_mono_ms,
+            record.pulse.map(|pulse| pulse.due_mono_ms),
+            record.tasks.nearest.as_ref().and_then(|task| task.due_mono_ms),
+        ];
+        let ahead = deadlines.into_iter().flatten().filter(|due| *due >= now);
+        let next_due = ahead.min().map_or(u64::MAX, |due| (due + 1).max(now + LEAST_WAIT_MS));
+        let beat =
+            self.extras.longest_wait_ms().map_or(self.next_beat_ms, |most| self.next_beat_ms.min(now + most));
+        beat.min(next_due)
+    }
+
+    /// Deadlines are in time in which the worker could run: what this thread could not run, neither could the
+    /// others, and a worker that is thawed is not wedged.
+    fn excuse(&self, by_ms: u64) {
+        self.shared.mark.extend(by_ms);
+        self.shared.tasks.extend(by_ms);
+        let mut state = self.shared.state();
+        match &mut state.phase {
+            Phase::Starting { until_ms } | Phase::Draining { until_ms: Some(until_ms) } => {
+                *until_ms = until_ms.saturating_add(by_ms);
+            }
+            Phase::Draining { until_ms: None } | Phase::Running | Phase::Stopped => {}
+        }
+    }
+
+    /// Brings the record up to this moment.
+    fn look(&mut self) {
+        let (phase, subject) = {
+            let state = self.shared.state();
+            (state.phase, state.subject)
+        };
+        let record = &mut self.record;
+        (record.pid, record.pid_start) = (subject.pid, subject.start);
+        record.pulse = self.shared.mark.get();
+        self.shared.tasks.snapshot(&mut record.tasks, &mut self.spare_name);
+        (record.status, record.until_mono_ms) = match phase {
+            Phase::Starting { until_ms } => (Status::Starting, Some(until_ms)),
+            Phase::Draining { until_ms } => (Status::Draining, until_ms),
+            Phase::Stopped => (Status::Stopped, None),
+            Phase::Running if record.tasks.running > 0 => (Status::Busy, None),
+            Phase::Running => (Status::Idle, None),
+        };
+        // Last, so that nothing in the record is younger than the record.
+        record.at_mono_ms = clock::mono_ms();
+        record.at_unix_ms = clock::unix_ms();
+    }
+
+    fn own_verdict(&self) -> Verdict {
+        judge(Evidence::Record(&self.record), &Machine::of(&self.record), None).verdict
+    }
+
+    fn beat(&mut self) -> Result<(), Failure> {
+        if self.subject_cannot_run() {
+            return Ok(());
+        }
+        self.record.seq += 1;
+        self.shared.beats.fetch_add(1, Ordering::Relaxed);
+        self.verdict = self.own_verdict();
+        let live = self.verdict.live() == Some(true);
+        if live {
+            self.live_mono_ms = self.record.at_mono_ms;
+        }
+        self.extras.beat(&self.record, live);
+        self.record.write(&mut self.line);
+        let behind = Duration::from_millis(self.record.at_mono_ms - self.live_mono_ms);
+        let mtime = if live { None } else { SystemTime::now().checked_sub(behind) };
+        match &mut self.file {
+            Some(file) => file.publish(&self.line, mtime),
+            None => Ok(()),
+        }
+    }
+
+    /// Another process than this one, that is stopped or gone, does not beat.
+    fn subject_cannot_run(&self) -> bool {
+        self.record.pid != self.own_pid
+            && !matches!(
+                observe::process(self.record.pid),
+                Process::Present { start, stopped: false } if start == self.record.pid_start
+            )
+    }
+
+    /// Counts a failure, and tells of it once, not on every beat.
+    fn tell(&mut self, outcome: Result<(), Failure>) {
+        let path = self.file.as_ref().map_or(Path::new(""), BeatFile::path);
+        match outcome {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                told!(info, "heartbeat: {} is written again", path.display());
+            }
+            Ok(()) => {}
+            Err(failure) => {
+                self.shared.file_failures.fetch_add(1, Ordering::Relaxed);
+                if !self.failing {
+                    self.failing = true;
+                    let text = format!("cannot write {}: {failure}", path.display());
+                    self.shared.state().last_error = Some(text.clone());
+                    told!(warn, "heartbeat: {text}; it goes on trying");
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) -> Result<(), String> {
+        self.look();
+        self.record.status = Status::Stopped;
+        self.record.seq += 1;
+        self.record.write(&mut self.line);
+        self.extras.end();
+        match &mut self.file {
+            Some(file) => file
+                .remove(&self.line)
+                .map_err(|failure| format!("cannot remove {}: {failure}", file.path().display())),
+            None => Ok(()),
+        }
+    }
+}
