@@ -24,7 +24,11 @@ class CeleryWorker(harness.Program):
         self._client.conf.task_default_queue = self.queue
 
     def ready(self):
-        harness.until(lambda: " ready." in self.output, timeout=30, what="Celery's own word that it is ready")
+        def says_so():
+            assert self.process.poll() is None, self.output
+            return " ready." in self.output
+
+        harness.until(says_so, timeout=30, what="Celery's own word that it is ready")
         return self
 
     def send_work(self, seconds):
