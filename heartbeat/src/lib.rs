@@ -1,4 +1,4 @@
-//! A queue worker's heartbeat.
+#![doc = include_str!("../README.md")]
 
 /// Tells through `tracing`, where that feature is on.
 macro_rules! told {
