@@ -59,6 +59,7 @@ pub struct Builder {
     promise: Option<Duration>,
     loop_budget: Option<Duration>,
     start_deadline: Option<Duration>,
+    drain_deadline: Option<Duration>,
     #[cfg(feature = "endpoint")]
     endpoint: Option<std::net::SocketAddr>,
 }
@@ -92,6 +93,7 @@ impl Default for Builder {
             promise: None,
             loop_budget: None,
             start_deadline: None,
+            drain_deadline: None,
             #[cfg(feature = "endpoint")]
             endpoint: None,
         }
@@ -167,6 +169,12 @@ impl Builder {
         self
     }
 
+    /// The deadline of [`Heartbeat::drain`] where the call names none. Default: none.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.drain_deadline = Some(deadline);
+        self
+    }
+
     /// Answers `/livez` and `/readyz` here, from the publisher's own thread.
     #[cfg(feature = "endpoint")]
     pub fn endpoint(mut self, address: std::net::SocketAddr) -> Self {
@@ -205,7 +213,7 @@ impl Builder {
             None => Phase::Running,
         };
         let subject = Subject { pid: record.pid, start: record.pid_start };
-        let shared = Shared::new(phase, subject, settings.loop_budget_ms)
+        let shared = Shared::new(phase, subject, settings.loop_budget_ms, settings.drain_deadline_ms)
             .map_err(|errno| system("cannot make an eventfd", errno.into()))?;
         let shared = Arc::new(shared);
         let publisher = Publisher::new(Arc::clone(&shared), record, file, settings.extras);
@@ -258,6 +266,7 @@ struct Settings {
     promise_ms: u64,
     loop_budget_ms: u64,
     start_deadline_ms: Option<u64>,
+    drain_deadline_ms: Option<u64>,
     extras: Extras,
 }
 
@@ -268,8 +277,9 @@ impl Settings {
         let promise = environment.duration(builder.promise, "HEARTBEAT_PROMISE", DEFAULT_PROMISE)?;
         let loop_budget =
             environment.duration(builder.loop_budget, "HEARTBEAT_LOOP_BUDGET", DEFAULT_LOOP_BUDGET)?;
-        let durations = [Some(interval), Some(promise), Some(loop_budget), builder.start_deadline];
-        if durations.into_iter().flatten().any(|duration| duration > duration::MAX) {
+        let deadlines = [builder.start_deadline, builder.drain_deadline];
+        let durations = [Some(interval), Some(promise), Some(loop_budget)];
+        if durations.into_iter().chain(deadlines).flatten().any(|duration| duration > duration::MAX) {
             return Err(configuration("no duration is longer than 365 days"));
         }
         if interval < LEAST_INTERVAL {
@@ -337,6 +347,7 @@ impl Settings {
             promise_ms: millis(promise),
             loop_budget_ms: millis(loop_budget),
             start_deadline_ms: builder.start_deadline.map(millis),
+            drain_deadline_ms: builder.drain_deadline.map(millis),
             extras: Extras {
                 #[cfg(feature = "endpoint")]
                 endpoint: builder.endpoint.map(crate::endpoint::Endpoint::bind).transpose()?,

@@ -76,7 +76,7 @@ impl Heartbeat {
     }
 
     /// The worker finishes what it has and takes no more. It is `drain overdue` where that takes longer than
-    /// `deadline`; `None`: it may take as long as it takes.
+    /// `deadline`; `None`: the builder's drain deadline, and without one it may take as long as it takes.
     pub fn drain(&self, deadline: impl Into<Option<Duration>>) {
         self.shared.drain(deadline.into().map(millis));
     }

@@ -75,6 +75,7 @@ pub struct Counters {
 pub struct Shared {
     mark: Mark,
     loop_budget: Budget,
+    drain_deadline_ms: Option<u64>,
     tasks: Board,
     state: Mutex<State>,
     ended: Condvar,
@@ -86,10 +87,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    pub fn new(phase: Phase, subject: Subject, loop_budget_ms: u64) -> nix::Result<Self> {
+    pub fn new(
+        phase: Phase,
+        subject: Subject,
+        loop_budget_ms: u64,
+        drain_deadline_ms: Option<u64>,
+    ) -> nix::Result<Self> {
         Ok(Self {
             mark: Mark::default(),
             loop_budget: Budget::from_millis(loop_budget_ms),
+            drain_deadline_ms,
             tasks: Board::new(),
             state: Mutex::new(State { phase, subject, ended: false, removed: Ok(()), last_error: None }),
             ended: Condvar::new(),
@@ -137,7 +144,8 @@ impl Shared {
     }
 
     pub fn drain(&self, deadline_ms: Option<u64>) {
-        let until_ms = deadline_ms.map(|deadline| clock::mono_ms().saturating_add(deadline));
+        let until_ms =
+            deadline_ms.or(self.drain_deadline_ms).map(|deadline| clock::mono_ms().saturating_add(deadline));
         self.change(|state| {
             if state.phase != Phase::Stopped {
                 state.phase = Phase::Draining { until_ms };
@@ -282,11 +290,12 @@ impl Publisher {
 
     /// One wait and what it ends with; whether to go on.
     fn turn(&mut self) -> bool {
-        let wake_at_ms = self.wake_at_ms();
-        let left_ms = wake_at_ms.saturating_sub(clock::mono_ms());
-        let timeout = PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX);
+        let before_ms = clock::mono_ms();
+        let wait_ms = self.wake_at_ms().saturating_sub(before_ms);
+        let timeout = PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX);
         let woken = self.extras.wait(&self.shared.wake, timeout);
-        let late_ms = clock::mono_ms().saturating_sub(wake_at_ms);
+        // Only the wait itself: a sink that hung is no excuse for the worker.
+        let late_ms = (clock::mono_ms() - before_ms).saturating_sub(wait_ms);
         if late_ms > STARVED_MS {
             self.excuse(late_ms);
         }
