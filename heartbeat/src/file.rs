@@ -6,14 +6,18 @@
 //! system calls: open, fallocate, write, rename, close; a sixth sets the mtime back while the worker is not
 //! live by its own account.
 //!
+//! Where no new file can be had, the last one is written over under a lease, so that a full disk does not make
+//! a living worker silent.
+//!
 //! The path is claimed with the first beat, and only from a worker that is no more.
 
 use std::ffi::{CString, OsString};
 use std::fmt;
 use std::fs::{File, FileTimes, TryLockError};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -25,7 +29,7 @@ use nix::unistd::unlink;
 
 use crate::clock;
 use crate::observe::{Facts, Observation, Owner, observe};
-use crate::record::{Id, Record, Status};
+use crate::record::{Id, MAX_BYTES, Record, Status};
 use crate::verdict::{Process, Unsafe};
 
 /// How long a claim waits for other claims in the same folder.
@@ -67,6 +71,15 @@ impl From<io::Error> for Failure {
     }
 }
 
+/// How a beat reached the file.
+#[derive(Debug)]
+pub enum Written {
+    /// As a new file.
+    Renamed,
+    /// Over the last record, because a new file failed so.
+    InPlace(io::Error),
+}
+
 /// The mode of a beat file that nobody asked otherwise for.
 pub const DEFAULT_MODE: u32 = 0o600;
 
@@ -95,19 +108,50 @@ impl BeatFile {
     }
 
     /// Publishes one record. `mtime` where it is not to be now.
-    pub fn publish(&mut self, line: &[u8], mtime: Option<SystemTime>) -> Result<(), Failure> {
+    pub fn publish(&mut self, line: &[u8], mtime: Option<SystemTime>) -> Result<Written, Failure> {
         let claim = if self.claimed { None } else { Some(self.claim()?) };
-        let written = self
+        let renamed = self
             .write(line, mtime)
             .and_then(|()| Ok(renameat(AT_FDCWD, self.draft.as_c_str(), AT_FDCWD, self.target.as_c_str())?));
-        if written.is_err() {
-            // What could not be published may not stay; where this fails too, the next beat replaces it.
-            let _ = unlink(self.draft.as_c_str());
+        let Err(error) = renamed else {
+            self.claimed = true;
+            drop(claim);
+            return Ok(Written::Renamed);
+        };
+        // What could not be published may not stay; where this fails too, the next beat replaces it.
+        let _ = unlink(self.draft.as_c_str());
+        if self.claimed && self.rewrite(line, mtime).is_ok() {
+            return Ok(Written::InPlace(error));
         }
-        written?;
-        self.claimed = true;
-        drop(claim);
-        Ok(())
+        Err(error.into())
+    }
+
+    /// Where no new file can be had (disk or inodes full, folder not writable), writes over the last one.
+    ///
+    /// Under a write lease, which the kernel grants only while nobody else has the file open, and for which
+    /// whoever opens it meanwhile has to wait: so this is not seen half done either. Where there are no leases, it
+    /// is not done.
+    fn rewrite(&self, line: &[u8], mtime: Option<SystemTime>) -> io::Result<()> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = File::from(open(self.target.as_c_str(), flags, Mode::empty())?);
+        lease(&file)?;
+        let mut last = [0; MAX_BYTES + 1];
+        let length = file.read_at(&mut last, 0)?;
+        if Record::parse(&last[..length]).ok().is_none_or(|record| record.id != self.id) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // One write of at least the old length leaves nothing of the old record: a record may end in spaces.
+        let mut whole = [b' '; MAX_BYTES];
+        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let end = length.max(text.len() + 1);
+        whole.get_mut(..text.len()).ok_or(io::ErrorKind::InvalidData)?.copy_from_slice(text);
+        *whole.get_mut(end - 1).ok_or(io::ErrorKind::InvalidData)? = b'\n';
+        file.write_all_at(&whole[..end], 0)?;
+        match mtime {
+            Some(mtime) => file.set_times(FileTimes::new().set_modified(mtime)),
+            None => Ok(()),
+        }
+        // Closing the file ends the lease.
     }
 
     fn write(&mut self, line: &[u8], mtime: Option<SystemTime>) -> io::Result<()> {
@@ -244,6 +288,31 @@ fn c_path(path: &Path) -> io::Result<CString> {
 /// A record has 4,096 bytes at most.
 fn length(line: &[u8]) -> libc::off_t {
     libc::off_t::try_from(line.len()).unwrap_or(libc::off_t::MAX)
+}
+
+/// Takes a write lease on a file, for as long as it is open. Waits a little for readers to go.
+fn lease(file: &File) -> io::Result<()> {
+    // Not in `libc` for every target; the same number on all of them.
+    const F_SETSIG: libc::c_int = 10;
+    const TRIES: u32 = 5;
+    let set = |command, value: libc::c_int| {
+        // SAFETY: both commands take a descriptor, which is open, and a number.
+        if unsafe { libc::fcntl(file.as_raw_fd(), command, value) } == 0 {
+            Ok(())
+        } else {
+            Err(Errno::last())
+        }
+    };
+    // Whoever opens the file meanwhile makes the kernel send a signal: one that is ignored by default, and not
+    // SIGIO, which would end the worker.
+    set(F_SETSIG, libc::SIGURG)?;
+    for _ in 1..TRIES {
+        match set(libc::F_SETLEASE, libc::F_WRLCK) {
+            Err(Errno::EAGAIN) => thread::sleep(Duration::from_millis(2)),
+            outcome => return Ok(outcome?),
+        }
+    }
+    Ok(set(libc::F_SETLEASE, libc::F_WRLCK)?)
 }
 
 /// Best effort: where the folder cannot be locked in time, two workers that start in the same instant may both

@@ -7,7 +7,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -62,7 +63,7 @@ pub enum Observation {
 pub fn observe(path: &Path, owner: Owner) -> Observation {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    match options.open(path) {
+    match open_patiently(&options, path) {
         Ok(mut file) => observe_open(&mut file, owner).unwrap_or_else(|error| unreadable(&error)),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Observation::Unsafe(Unsafe::Link),
         // A socket cannot be opened at all.
@@ -70,6 +71,20 @@ pub fn observe(path: &Path, owner: Owner) -> Observation {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied(path, owner),
         Err(error) => unreadable(&error),
     }
+}
+
+/// A publisher that writes over its file, because the disk is full, makes readers wait for some microseconds.
+fn open_patiently(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    const TRIES: u32 = 50;
+    for _ in 1..TRIES {
+        match options.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_millis(1))
+            }
+            opened => return opened,
+        }
+    }
+    options.open(path)
 }
 
 fn observe_open(file: &mut File, owner: Owner) -> io::Result<Observation> {
@@ -122,7 +137,9 @@ fn denied(path: &Path, owner: Owner) -> Observation {
 /// Whether an error says something of the file, or of the observer.
 fn unreadable(error: &io::Error) -> Observation {
     match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Observation::Unreadable(error.kind()),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EAGAIN) => {
+            Observation::Unreadable(error.kind())
+        }
         _ => Observation::Missing(error.kind()),
     }
 }

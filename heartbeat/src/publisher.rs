@@ -16,7 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::clock;
 use crate::extras::Extras;
-use crate::file::{BeatFile, Failure};
+use crate::file::{BeatFile, Failure, Written};
 use crate::mark::{Budget, Mark};
 use crate::observe;
 use crate::process;
@@ -64,7 +64,7 @@ struct State {
 pub struct Counters {
     /// Beats made.
     pub beats: u64,
-    /// Beats that did not reach the file.
+    /// Beats that did not become a new file: written over the last one, or not at all.
     pub file_failures: u64,
     /// Panics of the publisher's thread that were contained.
     pub panics: u64,
@@ -282,7 +282,7 @@ impl Publisher {
         }
     }
 
-    fn begin(&mut self) -> Result<(), Failure> {
+    fn begin(&mut self) -> Result<Written, Failure> {
         self.look();
         self.next_beat_ms = self.record.at_mono_ms + self.record.interval_ms;
         self.beat()
@@ -374,9 +374,9 @@ impl Publisher {
         judge(Evidence::Record(&self.record), &Machine::of(&self.record), None).verdict
     }
 
-    fn beat(&mut self) -> Result<(), Failure> {
+    fn beat(&mut self) -> Result<Written, Failure> {
         if self.subject_cannot_run() {
-            return Ok(());
+            return Ok(Written::Renamed);
         }
         self.record.seq += 1;
         self.shared.beats.fetch_add(1, Ordering::Relaxed);
@@ -391,7 +391,7 @@ impl Publisher {
         let mtime = if live { None } else { SystemTime::now().checked_sub(behind) };
         match &mut self.file {
             Some(file) => file.publish(&self.line, mtime),
-            None => Ok(()),
+            None => Ok(Written::Renamed),
         }
     }
 
@@ -405,23 +405,24 @@ impl Publisher {
     }
 
     /// Counts a failure, and tells of it once, not on every beat.
-    fn tell(&mut self, outcome: Result<(), Failure>) {
+    fn tell(&mut self, outcome: Result<Written, Failure>) {
         let path = self.file.as_ref().map_or(Path::new(""), BeatFile::path);
-        match outcome {
-            Ok(()) if self.failing => {
-                self.failing = false;
-                told!(info, "heartbeat: {} is written again", path.display());
-            }
-            Ok(()) => {}
-            Err(failure) => {
-                self.shared.file_failures.fetch_add(1, Ordering::Relaxed);
-                if !self.failing {
-                    self.failing = true;
-                    let text = format!("cannot write {}: {failure}", path.display());
-                    self.shared.state().last_error = Some(text.clone());
-                    told!(warn, "heartbeat: {text}; it goes on trying");
+        let text = match outcome {
+            Ok(Written::Renamed) => {
+                if std::mem::take(&mut self.failing) {
+                    told!(info, "heartbeat: {} is written again", path.display());
                 }
+                return;
             }
+            Ok(Written::InPlace(error)) => {
+                format!("cannot replace {}, so its last record is written over: {error}", path.display())
+            }
+            Err(failure) => format!("cannot write {}: {failure}", path.display()),
+        };
+        self.shared.file_failures.fetch_add(1, Ordering::Relaxed);
+        if !std::mem::replace(&mut self.failing, true) {
+            self.shared.state().last_error = Some(text.clone());
+            told!(warn, "heartbeat: {text}; it goes on trying");
         }
     }
 
