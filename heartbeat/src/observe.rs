@@ -203,7 +203,7 @@ impl Facts {
     pub(crate) fn about(record: &Record) -> Self {
         let boot = boot_id();
         let pid_ns = pid_namespace();
-        let visible = pid_ns == record.pid_ns && boot == record.boot;
+        let visible = pid_ns != 0 && pid_ns == record.pid_ns && boot == record.boot;
         let process = if visible { process(record.pid) } else { Process::Unknown };
         Self { boot, pid_ns, process }
     }
