@@ -304,3 +304,6 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests;

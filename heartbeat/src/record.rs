@@ -566,3 +566,6 @@ fn tasks(reader: &mut Reader<'_>) -> Result<Tasks, Corrupt> {
     let need = |value: Option<u64>| value.ok_or(Corrupt::Value(FIELD));
     Ok(Tasks { running: need(running)?, done: need(done)?, failed: need(failed)?, nearest })
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -385,3 +385,6 @@ impl fmt::Display for Judgement<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

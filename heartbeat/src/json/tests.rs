@@ -1,0 +1,115 @@
+//! Reader and writer against `serde_json`.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+use serde_json::Value;
+
+use super::*;
+
+fn read<'a, T>(text: &'a [u8], read: impl FnOnce(&mut Reader<'a>) -> Result<T, Syntax>) -> Result<T, Syntax> {
+    let mut reader = Reader::new(text)?;
+    let value = read(&mut reader)?;
+    reader.end()?;
+    Ok(value)
+}
+
+/// Every character as an escape, in surrogate pairs where it needs two.
+fn escaped(text: &str) -> String {
+    let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04X}")).collect();
+    format!("\"{units}\"")
+}
+
+proptest! {
+    #[test]
+    fn numbers_are_written_and_read_as_serde_json_does(number: u64) {
+        let mut line = Vec::new();
+        write_number(&mut line, number);
+        prop_assert_eq!(&line, &serde_json::to_vec(&number).unwrap());
+        prop_assert_eq!(read(&line, Reader::number), Ok(Some(number)));
+    }
+
+    #[test]
+    fn strings_are_written_so_that_serde_json_reads_them(text: String) {
+        let mut line = Vec::new();
+        write_string(&mut line, &text);
+        prop_assert_eq!(serde_json::from_slice::<String>(&line).unwrap(), text);
+    }
+
+    #[test]
+    fn strings_that_serde_json_writes_are_read(text: String) {
+        let line = serde_json::to_vec(&text).unwrap();
+        prop_assert_eq!(read(&line, Reader::string), Ok(Some(text.as_str().into())));
+        let line = escaped(&text);
+        prop_assert_eq!(read(line.as_bytes(), Reader::string), Ok(Some(text.as_str().into())));
+    }
+
+    /// Near to JSON rather than random, so that both answers are common.
+    #[test]
+    fn a_text_is_json_here_exactly_where_it_is_for_serde_json(
+        parts in vec(
+            select(vec![
+                "{", "}", "[", "]", ",", ":", "\"", "\"a\"", "\"\\n\"", "\"\\ud83e\\udd80\"", "\\", "\\u00", "\\u12g4",
+                "\"\\ud800\"", "\"\\udc00x\"", "true", "false", "null", "nul", "0", "1", "-", "-0", "01", "1.5", ".",
+                "e", "1e5", "E+", "2", " ", "\n", "\t", "\u{b}", "\u{7f}", "é", "\"🦀\"", "\"a\":1", "\"b\":[",
+            ]),
+            0..9,
+        ),
+    ) {
+        let text = parts.concat();
+        let ours = read(text.as_bytes(), Reader::skip);
+        let theirs = serde_json::from_str::<Value>(&text);
+        // Only serde_json minds how large a number is.
+        let too_large = theirs.as_ref().is_err_and(|error| error.to_string().starts_with("number out of range"));
+        prop_assert!(too_large || ours.is_ok() == theirs.is_ok(), "{}: {:?}, {:?}", text, ours, theirs);
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(bytes in vec(any::<u8>(), 0..60)) {
+        for wanted in [Reader::skip, |reader: &mut Reader<'_>| reader.number().map(drop), |reader: &mut Reader<'_>| {
+            reader.string().map(drop)
+        }] {
+            let theirs = serde_json::from_slice::<Value>(&bytes);
+            prop_assert!(read(&bytes, wanted).is_err() || theirs.is_ok());
+        }
+    }
+}
+
+#[test]
+fn the_ends_of_the_range_of_numbers_are_read() {
+    for (text, number) in [
+        ("0", Some(0)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", None),
+        ("99999999999999999999999", None),
+        ("-0", None),
+        ("1.0", None),
+        ("1e3", None),
+        ("\"1\"", None),
+        ("[1]", None),
+    ] {
+        assert_eq!(read(text.as_bytes(), Reader::number), Ok(number), "{text}");
+    }
+}
+
+#[test]
+fn half_of_a_surrogate_pair_is_no_character() {
+    for text in [
+        r#""\ud800""#,
+        r#""\udc00""#,
+        r#""\ud800\ud800""#,
+        r#""\ud800x""#,
+        r#""\ud800\n""#,
+        r#""\udbff\ue000""#,
+    ] {
+        assert!(read(text.as_bytes(), Reader::string).is_err(), "{text}");
+    }
+    let crab = read(br#""\ud83e\udd80""#, Reader::string);
+    assert_eq!(crab.unwrap().as_deref(), Some("🦀"));
+}
+
+#[test]
+fn a_syntax_error_says_where() {
+    let failed = read(br#"{"a":1,}"#, Reader::skip).unwrap_err();
+    assert_eq!(failed.to_string(), "it is not JSON: no string at byte 7");
+}
