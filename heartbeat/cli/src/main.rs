@@ -1,1 +1,33 @@
-fn main() {}
+//! The `heartbeat` command: what it is asked for on its command line, handed to the file that does it.
+
+mod child;
+mod cli;
+mod exit;
+mod generate;
+mod inherited;
+mod run;
+mod signals;
+mod terminal;
+
+use std::fmt::Display;
+use std::io::{Write, stderr};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let exit = match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Completions { shell } => generate::completions(shell),
+        Command::Man { dir } => generate::man(dir.as_deref()),
+    };
+    exit.into()
+}
+
+/// One line for people, on standard error.
+fn tell(line: impl Display) {
+    // Where nobody listens there is nobody to tell that either.
+    let _ = writeln!(stderr().lock(), "{line}");
+}

@@ -1,0 +1,95 @@
+//! The command line's one definition: parsing, help, completions and man pages all come from it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::exit::Exit;
+
+/// Publishes the heartbeat of a queue worker.
+#[derive(Debug, Parser)]
+#[command(name = "heartbeat", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command and beat for it
+    Run(Run),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell to complete in
+        shell: Shell,
+    },
+    /// Print the manual page, in roff
+    #[command(hide = true)]
+    Man {
+        /// Write one page for each command into this folder instead
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Run a command and beat for it
+///
+/// Runs COMMAND and publishes a record of it in a file, on a timer, for `checker worker` to judge. While
+/// COMMAND is stopped no beat is made. Signals are passed on to COMMAND, and its exit status is passed on. Can be the
+/// first process of a container.
+///
+/// What no option says is taken from the environment: HEARTBEAT_FILE, HEARTBEAT_CLUSTER, HEARTBEAT_WORKER,
+/// HEARTBEAT_QUEUES (with commas), HEARTBEAT_INTERVAL, HEARTBEAT_PROMISE. A duration is written 500ms, 30s or 1m30s.
+#[derive(Args, Debug)]
+#[command(after_long_help = Exit::help())]
+pub struct Run {
+    /// The beat file [default: /tmp/heartbeat]
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<PathBuf>,
+    /// The group of workers that share the work [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The worker's name, unique in its cluster [default: HOST:PID, of `heartbeat run` itself]
+    #[arg(long, value_name = "NAME")]
+    pub worker: Option<String>,
+    /// A queue that the worker takes work from; may be given more than once
+    #[arg(long = "queue", value_name = "NAME")]
+    pub queues: Vec<String>,
+    /// How often to beat [default: 1s]
+    #[arg(long, value_name = "DUR", value_parser = heartbeat::duration::parse)]
+    pub interval: Option<Duration>,
+    /// How long the worker's silence may last before it counts as lost [default: 30s]
+    #[arg(long, value_name = "DUR", value_parser = heartbeat::duration::parse)]
+    pub promise: Option<Duration>,
+    /// How long COMMAND may take to end after a SIGTERM, SIGINT or SIGQUIT; then it is killed, with its process
+    /// group [default: as long as it takes]
+    #[arg(long, value_name = "DUR", value_parser = heartbeat::duration::parse)]
+    pub stop_timeout: Option<Duration>,
+    /// The command to run, with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_names_every_variable_that_is_read() {
+        let help = Cli::command().find_subcommand_mut("run").unwrap().render_long_help().to_string();
+        for name in ["FILE", "CLUSTER", "WORKER", "QUEUES", "INTERVAL", "PROMISE"] {
+            assert!(help.contains(&format!("HEARTBEAT_{name}")), "{name}");
+        }
+    }
+}
