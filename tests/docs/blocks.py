@@ -8,7 +8,7 @@ The convention, for whoever writes a page:
 * `sh`: all of it must end with status 0.
 * `console`: lines that begin with `$ ` are commands (continued on the next line after a backslash); the lines below each are
   exactly what it prints, standard error included, `…` standing for anything within the line, or for any lines where it is
-  all of a line; a last line `[exit 1]` is the status, else it is 0.
+  all of a line; no lines at all say nothing of what it prints; a last line `[exit 1]` is the status, else it is 0.
 * `yaml`, `toml`, `json`, `dockerfile`, `ini` (systemd), `python` are read by their own tool or parser; a probe's command in
   `yaml` or `dockerfile` is run: it must pass with a living worker and fail once that is killed. `rust` is run by cargo, for
   pages that a crate includes in its documentation. `text` is prose.
