@@ -20,7 +20,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a command and beat for it
+    // Described at its arguments, at length.
     Run(Run),
     /// Print a completion script for a shell
     Completions {
@@ -45,6 +45,7 @@ pub enum Command {
 /// What no option says is taken from the environment: HEARTBEAT_FILE, HEARTBEAT_CLUSTER, HEARTBEAT_WORKER,
 /// HEARTBEAT_QUEUES (with commas), HEARTBEAT_INTERVAL, HEARTBEAT_PROMISE. A duration is written 500ms, 30s or 1m30s.
 #[derive(Args, Debug)]
+#[expect(clippy::doc_markdown, reason = "the help shows it as it stands here")]
 #[command(after_long_help = Exit::help())]
 pub struct Run {
     /// The beat file [default: /tmp/heartbeat]
