@@ -23,13 +23,13 @@ use crate::exit::Exit;
 const INPUT: &str = "/proc/self/exe";
 
 /// How much of it is one task.
-const CHUNK: usize = 32 * 1024;
+const CHUNK: usize = 16 * 1024;
 
 /// How long a piece may take. Generous: on a machine that is far too busy, a worker is slow, not broken.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How long the loop rests between two turns, so that a handful of workers leaves the machine to others.
-const REST: Duration = Duration::from_millis(20);
+const REST: Duration = Duration::from_millis(40);
 
 /// Settings of one worker.
 #[derive(Debug, clap::Args)]
