@@ -1,8 +1,12 @@
 //! The command line's one definition: parsing, help, completions and man pages all come from it.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{Args as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
 
 use crate::exit::Exit;
+use crate::format::Format;
+use crate::{completions, stream, worker};
 
 /// Judges the heartbeats of queue workers.
 #[derive(Debug, Parser)]
@@ -15,7 +19,9 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "each command's arguments hold its line of help")]
 pub enum Command {
+    Worker(worker::Args),
     /// A live table of the workers whose beat files are in a folder
     #[cfg(feature = "watch")]
     Watch(crate::watch::Args),
@@ -26,16 +32,63 @@ pub enum Command {
     #[cfg(feature = "demo")]
     #[command(hide = true)]
     DemoWorker(crate::demo::worker::Args),
+    Completions(completions::Args),
+    #[command(hide = true)]
+    Man(completions::ManArgs),
+}
+
+/// Reads the program's arguments, its own name first, and carries out what they say.
+pub fn main(arguments: &[OsString]) -> Exit {
+    match parse(arguments) {
+        Ok(command) => run(&command),
+        Err(told) => refuse(&told, arguments),
+    }
+}
+
+/// A probe runs often, so its arguments are read without building the definitions of all other commands.
+fn parse(arguments: &[OsString]) -> Result<Command, clap::Error> {
+    match arguments {
+        [_, command, rest @ ..] if command == "worker" => parse_worker(rest).map(Command::Worker),
+        _ => Cli::try_parse_from(arguments).map(|cli| cli.command),
+    }
+}
+
+fn parse_worker(rest: &[OsString]) -> Result<worker::Args, clap::Error> {
+    let command = clap::Command::new("worker").bin_name("checker worker").no_binary_name(true);
+    let matches = worker::Args::augment_args(command).try_get_matches_from(rest)?;
+    worker::Args::from_arg_matches(&matches)
 }
 
 /// Carries out a parsed command line.
-pub fn run(cli: &Cli) -> Exit {
-    match &cli.command {
+fn run(command: &Command) -> Exit {
+    match command {
+        Command::Worker(args) => worker::run(args),
         #[cfg(feature = "watch")]
         Command::Watch(args) => crate::watch::run(args),
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(args),
         #[cfg(feature = "demo")]
         Command::DemoWorker(args) => crate::demo::worker::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => completions::run_man(args),
     }
+}
+
+/// Shows help where it was asked for, else what is wrong with the arguments.
+fn refuse(told: &clap::Error, arguments: &[OsString]) -> Exit {
+    if !told.use_stderr() {
+        return stream::answer(&told.to_string(), Exit::Passed);
+    }
+    let text = told.to_string();
+    stream::complain_at_length(&text);
+    let format = asked_format(arguments);
+    let first = text.lines().next().unwrap_or_default();
+    stream::answer(&format.failure(first), format.failure_exit(Exit::Invalid))
+}
+
+/// The format that a command line asks for that could not be read as a whole.
+fn asked_format(arguments: &[OsString]) -> Format {
+    let joined = arguments.iter().filter_map(|argument| argument.to_str()?.strip_prefix("--format="));
+    let apart = arguments.windows(2).filter(|pair| pair[0] == "--format").filter_map(|pair| pair[1].to_str());
+    joined.chain(apart).find_map(|word| Format::from_str(word, false).ok()).unwrap_or_default()
 }

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use checker::{cli, exit};
 
 fn main() -> ExitCode {
-    checker::cli::run(&checker::cli::Cli::parse()).into()
+    let arguments: Vec<_> = std::env::args_os().collect();
+    exit::contained(|| cli::main(&arguments)).into()
 }

@@ -1,0 +1,109 @@
+//! `application/health+json`, draft-inadarei-api-health-check-06.
+//!
+//! The draft knows pass, warn and fail. What nobody can tell is a warning where it passes and a failure where
+//! it does not; its `observedValue` says `unknown` all the same.
+
+use serde_json::{Map, Value, json};
+use shared::Status;
+use shared::checks::worker::{Answer, Want};
+
+use super::time::{now, rfc3339};
+
+/// A worker's answer: its verdict, and, where they are known, its beat's age and its tasks.
+pub fn worker(answer: &Answer) -> String {
+    let status = status(answer);
+    let time = rfc3339(now());
+    let measurement = |value: Value, unit: Option<&str>| {
+        let mut entry = json!({ "componentType": "component", "observedValue": value, "time": time });
+        if let Some(record) = &answer.record {
+            entry["componentId"] = format!("{}@{}", record.cluster, record.worker).into();
+        }
+        if let Some(unit) = unit {
+            entry["observedUnit"] = unit.into();
+        }
+        entry
+    };
+    let mut verdict = measurement(answer.verdict.as_str().into(), None);
+    verdict["status"] = status.into();
+    let mut document = json!({ "status": status, "description": answer.file.to_string_lossy() });
+    // The draft wants no output of what passes.
+    if answer.status != Status::Pass {
+        verdict["output"] = answer.reason.as_str().into();
+        document["output"] = format!("{}: {}", answer.verdict, answer.reason).into();
+    }
+    let mut checks = Map::new();
+    checks.insert(name(answer.want).to_owned(), json!([verdict]));
+    if let Some(age_ms) = answer.age_ms {
+        checks.insert("worker:beatAge".to_owned(), json!([measurement(age_ms.into(), Some("ms"))]));
+    }
+    if let Some(record) = &answer.record {
+        let running = measurement(record.tasks.running.into(), Some("tasks"));
+        checks.insert("worker:tasksRunning".to_owned(), json!([running]));
+        document["serviceId"] = record.worker.as_str().into();
+        if let Some(version) = &record.version {
+            document["releaseId"] = version.as_str().into();
+        }
+    }
+    document["checks"] = checks.into();
+    format!("{document}\n")
+}
+
+fn name(want: Want) -> &'static str {
+    match want {
+        Want::Live => "worker:liveness",
+        Want::Ready => "worker:readiness",
+    }
+}
+
+fn status(answer: &Answer) -> &'static str {
+    let status = match answer.status {
+        Status::Unknown if answer.passed => Status::Warn,
+        Status::Unknown => Status::Fail,
+        told => told,
+    };
+    status.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::samples;
+
+    fn read(answer: &Answer) -> Value {
+        let shown = worker(answer);
+        assert_eq!(shown.matches('\n').count(), 1, "{shown:?}");
+        serde_json::from_str(&shown).unwrap()
+    }
+
+    #[test]
+    fn every_answer_keeps_to_the_draft() {
+        for answer in samples::all() {
+            let document = read(&answer);
+            let status = document["status"].as_str().unwrap();
+            assert!(["pass", "warn", "fail"].contains(&status), "{document}");
+            assert_eq!(status != "fail", answer.passed, "{document}");
+            assert_eq!(document["output"].is_null(), status == "pass", "{document}");
+            for (name, entries) in document["checks"].as_object().unwrap() {
+                assert_eq!(name.matches(':').count(), 1, "{name}");
+                for entry in entries.as_array().unwrap() {
+                    assert_eq!(entry["componentType"], "component");
+                    assert!(!entry["observedValue"].is_null() && entry["time"].is_string(), "{entry}");
+                }
+            }
+            let verdict = &document["checks"][name(answer.want)][0];
+            assert_eq!(
+                (&verdict["observedValue"], &verdict["status"]),
+                (&json!(answer.verdict.as_str()), &json!(status))
+            );
+        }
+    }
+
+    #[test]
+    fn a_healthy_worker_tells_who_it_is_how_old_its_beat_and_what_it_does() {
+        let document = read(&samples::alive());
+        assert_eq!((&document["serviceId"], &document["releaseId"]), (&json!("web-3:17"), &json!("2.1.0")));
+        let age = &document["checks"]["worker:beatAge"][0];
+        assert_eq!((&age["observedValue"], &age["observedUnit"]), (&json!(812), &json!("ms")));
+        assert_eq!(document["checks"]["worker:tasksRunning"][0]["observedValue"], 1);
+    }
+}

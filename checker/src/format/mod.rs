@@ -1,0 +1,75 @@
+//! How answers are shown: one file a format, and the list of them.
+//!
+//! A format turns an answer into text that ends in a newline and into the exit status that goes with it. It
+//! decides nothing: what an answer amounts to stands in the answer.
+
+mod health;
+mod json;
+mod nagios;
+mod openmetrics;
+mod plain;
+#[cfg(test)]
+mod samples;
+mod text;
+mod time;
+
+use clap::ValueEnum;
+use shared::checks::worker::Answer;
+
+use crate::exit::{Exit, PluginState};
+
+/// The formats.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One readable line
+    #[default]
+    Text,
+    /// One JSON object on one line
+    Json,
+    /// application/health+json, draft-inadarei-api-health-check-06
+    #[value(name = "health+json")]
+    HealthJson,
+    /// A monitoring plugin's line with performance data, and its exit statuses
+    Nagios,
+    #[value(help = "OpenMetrics 1.0, for a textfile collector")]
+    Openmetrics,
+}
+
+impl Format {
+    /// An answer about a worker, as text.
+    pub fn worker(self, answer: &Answer) -> String {
+        match self {
+            Self::Text => text::worker(answer),
+            Self::Json => json::worker(answer),
+            Self::HealthJson => health::worker(answer),
+            Self::Nagios => nagios::worker(answer),
+            Self::Openmetrics => openmetrics::worker(answer),
+        }
+    }
+
+    /// How a command ends that gives this answer about a worker.
+    pub fn worker_exit(self, answer: &Answer) -> Exit {
+        match (self, answer.passed) {
+            (Self::Nagios, _) => Exit::Plugin(nagios::state(answer.status)),
+            (_, true) => Exit::Passed,
+            (_, false) => Exit::Failed,
+        }
+    }
+
+    /// What stands on standard output where the arguments are wrong or the command fails: nothing, but for a
+    /// monitoring plugin, of which nothing else is shown.
+    pub fn failure(self, what: &str) -> String {
+        match self {
+            Self::Nagios => nagios::line(PluginState::Unknown, what),
+            _ => String::new(),
+        }
+    }
+
+    /// How a command ends that gave no answer.
+    pub fn failure_exit(self, otherwise: Exit) -> Exit {
+        match self {
+            Self::Nagios => Exit::Plugin(PluginState::Unknown),
+            _ => otherwise,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! A monitoring plugin's one line: `HEARTBEAT STATE - what | performance data` (Monitoring Plugins Development
+//! Guidelines), and its exit status.
+
+use std::fmt::Write;
+
+use shared::Status;
+use shared::checks::worker::Answer;
+
+use super::plain::Plain;
+use super::text::Line;
+use crate::exit::PluginState;
+
+/// The state of an answer. Where nobody can tell, plugins have a word for it, so no policy changes it.
+pub fn state(status: Status) -> PluginState {
+    match status {
+        Status::Pass => PluginState::Ok,
+        Status::Warn => PluginState::Warning,
+        Status::Fail => PluginState::Critical,
+        Status::Unknown => PluginState::Unknown,
+    }
+}
+
+/// A line without performance data.
+pub fn line(state: PluginState, what: &str) -> String {
+    format!("{}\n", text(state, what))
+}
+
+/// An answer about a worker, with its beat's age (critical above its budget) and its tasks.
+pub fn worker(answer: &Answer) -> String {
+    let mut line = text(state(answer.status), &Line(answer).to_string());
+    let mut data = Vec::new();
+    if let Some(age_ms) = answer.age_ms {
+        let critical = answer.budget_ms.map(seconds).unwrap_or_default();
+        data.push(format!("age={}s;;{critical};0", seconds(age_ms)));
+    }
+    if let Some(record) = &answer.record {
+        let tasks = &record.tasks;
+        data.push(format!("running={};;;0 done={}c failed={}c", tasks.running, tasks.done, tasks.failed));
+    }
+    if !data.is_empty() {
+        line.push_str(" | ");
+        line.push_str(&data.join(" "));
+    }
+    line.push('\n');
+    line
+}
+
+fn text(state: PluginState, what: &str) -> String {
+    let word = match state {
+        PluginState::Ok => "OK",
+        PluginState::Warning => "WARNING",
+        PluginState::Critical => "CRITICAL",
+        PluginState::Unknown => "UNKNOWN",
+    };
+    // Performance data begin at the first bar.
+    format!("HEARTBEAT {word} - {}", Plain(what)).replace('|', "\\u{7c}")
+}
+
+fn seconds(ms: u64) -> String {
+    let mut text = (ms / 1_000).to_string();
+    if ms % 1_000 != 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ".{:03}", ms % 1_000);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Format, samples};
+
+    #[test]
+    fn a_healthy_worker_is_ok_with_its_numbers() {
+        let expected = "HEARTBEAT OK - alive: busy, beat 812 ms ago, 1 task running (orders@web-3:17, /run/beat) \
+                        | age=0.812s;;30;0 running=1;;;0 done=41c failed=2c\n";
+        assert_eq!(worker(&samples::alive()), expected);
+        assert_eq!(
+            worker(&samples::missing()),
+            "HEARTBEAT CRITICAL - missing: there is no beat file (/run/beat)\n"
+        );
+    }
+
+    #[test]
+    fn every_answer_is_one_line_with_its_state_and_one_bar_at_most() {
+        for answer in samples::all() {
+            let shown = worker(&answer);
+            let (word, code) = match answer.status {
+                Status::Pass => ("OK", 0),
+                Status::Warn => ("WARNING", 1),
+                Status::Fail => ("CRITICAL", 2),
+                Status::Unknown => ("UNKNOWN", 3),
+            };
+            assert!(shown.starts_with(&format!("HEARTBEAT {word} - {}: ", answer.verdict)), "{shown}");
+            assert_eq!(Format::Nagios.worker_exit(&answer).code(), code);
+            assert_eq!(shown.matches(char::is_control).count(), 1, "{shown:?}");
+            assert!(shown.matches('|').count() <= 1, "{shown}");
+        }
+    }
+
+    #[test]
+    fn seconds_have_no_more_digits_than_they_need() {
+        for (ms, text) in [(0, "0"), (7, "0.007"), (812, "0.812"), (30_000, "30"), (61_500, "61.500")] {
+            assert_eq!(seconds(ms), text);
+        }
+    }
+}

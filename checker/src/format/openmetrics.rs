@@ -1,0 +1,139 @@
+//! `OpenMetrics` 1.0 text, as a textfile collector or a scrape takes it.
+
+use std::fmt::Write;
+
+use heartbeat::verdict::Verdict;
+use shared::checks::worker::{Answer, Want};
+
+/// An answer about a worker. Every sample carries its file, and its worker and cluster where they are known.
+pub fn worker(answer: &Answer) -> String {
+    let mut exposition = Exposition { text: String::new(), labels: labels(answer) };
+    let question = match answer.want {
+        Want::Live => "live",
+        Want::Ready => "ready",
+    };
+    exposition.family(
+        "heartbeat_worker_up",
+        "gauge",
+        "Whether the worker is what was asked for, live or ready.",
+    );
+    exposition.sample("heartbeat_worker_up", &[("for", question)], u64::from(answer.passed));
+    exposition.family("heartbeat_worker_verdict", "gauge", "1 for the worker's verdict, 0 for all others.");
+    for verdict in Verdict::ALL {
+        let holds = u64::from(verdict == answer.verdict);
+        exposition.sample("heartbeat_worker_verdict", &[("verdict", verdict.as_str())], holds);
+    }
+    if let Some(age_ms) = answer.age_ms {
+        exposition.seconds("heartbeat_beat_age_seconds", "How long ago the last beat was made.", age_ms);
+    }
+    if let Some(budget_ms) = answer.budget_ms {
+        exposition.seconds("heartbeat_beat_budget_seconds", "How old the last beat may be.", budget_ms);
+    }
+    if let Some(record) = &answer.record {
+        let tasks = &record.tasks;
+        exposition.family("heartbeat_tasks_running", "gauge", "Tasks that run now.");
+        exposition.sample("heartbeat_tasks_running", &[], tasks.running);
+        exposition.counter(
+            "heartbeat_tasks_done",
+            "Tasks that ended well since the worker's start.",
+            tasks.done,
+        );
+        exposition.counter(
+            "heartbeat_tasks_failed",
+            "Tasks that failed since the worker's start.",
+            tasks.failed,
+        );
+        exposition.counter("heartbeat_beats", "Beats since the worker's start.", record.seq);
+    }
+    exposition.text.push_str("# EOF\n");
+    exposition.text
+}
+
+fn labels(answer: &Answer) -> Vec<(&'static str, String)> {
+    let mut labels = vec![("file", answer.file.to_string_lossy().into_owned())];
+    if let Some(record) = &answer.record {
+        labels.push(("cluster", record.cluster.clone()));
+        labels.push(("worker", record.worker.clone()));
+    }
+    labels
+}
+
+/// Writing to a string cannot fail, so results of that are dropped below.
+struct Exposition {
+    text: String,
+    labels: Vec<(&'static str, String)>,
+}
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.text, "# TYPE {name} {kind}\n# HELP {name} {help}");
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help);
+        self.sample(&format!("{name}_total"), &[], value);
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, ms: u64) {
+        let _ = writeln!(self.text, "# TYPE {name} gauge\n# UNIT {name} seconds\n# HELP {name} {help}");
+        self.sample(name, &[], format_args!("{}.{:03}", ms / 1_000, ms % 1_000));
+    }
+
+    fn sample(&mut self, name: &str, own: &[(&str, &str)], value: impl std::fmt::Display) {
+        let common = self.labels.iter().map(|(name, value)| (*name, value.as_str()));
+        let labels: Vec<_> = common
+            .chain(own.iter().copied())
+            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
+            .collect();
+        let _ = writeln!(self.text, "{name}{{{}}} {value}", labels.join(","));
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::samples;
+
+    #[test]
+    fn the_samples_of_a_healthy_worker() {
+        let shown = worker(&samples::alive());
+        let names = r#"file="/run/beat",cluster="orders",worker="web-3:17""#;
+        for line in [
+            &format!("heartbeat_worker_up{{{names},for=\"live\"}} 1"),
+            &format!("heartbeat_worker_verdict{{{names},verdict=\"alive\"}} 1"),
+            &format!("heartbeat_worker_verdict{{{names},verdict=\"cut off\"}} 0"),
+            &format!("heartbeat_beat_age_seconds{{{names}}} 0.812"),
+            &format!("heartbeat_beat_budget_seconds{{{names}}} 30.000"),
+            &format!("heartbeat_tasks_done_total{{{names}}} 41"),
+            "# TYPE heartbeat_tasks_done counter",
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line}\nis not in\n{shown}");
+        }
+        assert!(shown.ends_with("\n# EOF\n"));
+    }
+
+    #[test]
+    fn no_name_leaves_its_quotes() {
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+        for answer in samples::all() {
+            for line in worker(&answer).lines().filter(|line| !line.starts_with('#')) {
+                assert!(line.starts_with("heartbeat_") && line.contains("{file=\""), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_one_verdict_holds() {
+        for answer in samples::all() {
+            let shown = worker(&answer);
+            let holds: Vec<_> =
+                shown.lines().filter(|line| line.contains("_verdict{") && line.ends_with(" 1")).collect();
+            assert_eq!(holds.len(), 1);
+            assert!(holds[0].contains(&format!("verdict=\"{}\"", answer.verdict)));
+        }
+    }
+}
