@@ -15,9 +15,12 @@ use nix::unistd::{Pid, setsid, tcgetpgrp};
 
 use crate::bench::{Bench, HEARTBEAT, Program, equal, start, state, until};
 
-/// Tells each SIGINT that it gets, and ends when asked by a file.
+/// Tells each SIGINT that it gets, and ends when asked by a file. For bash: other shells start programs by `vfork`, and one
+/// whose child is stopped in the middle of that is not stopped itself.
 const TELLING: &str = "n=0; trap 'n=$((n+1)); echo interrupt $n' INT; echo $$ > pid; touch ready
     until [ -e finish ]; do sleep 0.01; done; exit 5";
+
+const RUN_TELLING: &str = "exec bash ./script";
 
 struct Terminal {
     keyboard: File,
@@ -26,7 +29,8 @@ struct Terminal {
 
 impl Terminal {
     /// Starts a command as the first one at a new terminal. Its standard input is the terminal, or as it was.
-    fn start(command: &mut Command, input: Input) -> (Self, Program) {
+    fn start(bench: &Bench, command: &mut Command, input: Input) -> (Self, Program) {
+        std::fs::write(bench.path("script"), TELLING).unwrap();
         let pair = openpty(None, None).unwrap();
         command.stdout(pair.slave.try_clone().unwrap()).stderr(pair.slave.try_clone().unwrap());
         if input == Input::Terminal {
@@ -61,7 +65,7 @@ impl Terminal {
         let mut command = bench.command("bash");
         command.args(["--norc", "--noprofile", "--noediting", "-i"]);
         command.env("PS1", "prompt> ").env("HEARTBEAT_FILE", "beat").env("HEARTBEAT_INTERVAL", "20ms");
-        let (terminal, bash) = Self::start(&mut command, Input::Terminal);
+        let (terminal, bash) = Self::start(bench, &mut command, Input::Terminal);
         terminal.until_shown("prompt>");
         (terminal, bash)
     }
@@ -105,7 +109,7 @@ fn interrupts(terminal: &Terminal) -> Vec<String> {
 #[test]
 fn ctrl_c_reaches_the_command_once_and_directly() {
     let bench = Bench::new();
-    let (terminal, program) = Terminal::start(&mut bench.run(&[], TELLING), Input::Terminal);
+    let (terminal, program) = Terminal::start(&bench, &mut bench.run(&[], RUN_TELLING), Input::Terminal);
     let command = bench.pid("pid");
     until("the command is ready", || bench.path("ready").exists());
     assert_eq!(terminal.foreground(), Some(command));
@@ -122,7 +126,7 @@ fn ctrl_c_reaches_the_command_once_and_directly() {
 #[test]
 fn ctrl_c_reaches_the_command_once_where_its_input_is_not_the_terminal() {
     let bench = Bench::new();
-    let (terminal, program) = Terminal::start(&mut bench.run(&[], TELLING), Input::Nothing);
+    let (terminal, program) = Terminal::start(&bench, &mut bench.run(&[], RUN_TELLING), Input::Nothing);
     until("the command is ready", || bench.path("ready").exists());
     for times in 1..=3 {
         terminal.press(CTRL_C);
@@ -138,7 +142,7 @@ fn ctrl_c_reaches_the_command_once_where_its_input_is_not_the_terminal() {
 fn ctrl_z_suspends_nothing_where_no_shell_could_continue_it() {
     for input in [Input::Terminal, Input::Nothing] {
         let bench = Bench::new();
-        let (terminal, program) = Terminal::start(&mut bench.run(&[], TELLING), input);
+        let (terminal, program) = Terminal::start(&bench, &mut bench.run(&[], RUN_TELLING), input);
         let command = bench.pid("pid");
         until("the command is ready", || bench.path("ready").exists());
         terminal.press(CTRL_Z);
@@ -155,8 +159,7 @@ fn ctrl_z_suspends_both_and_the_shell_continues_both_in_foreground_and_backgroun
     for input in ["", "< /dev/null"] {
         let bench = Bench::new();
         let (terminal, bash) = Terminal::bash(&bench);
-        std::fs::write(bench.path("script"), TELLING).unwrap();
-        terminal.press(&format!("{HEARTBEAT} run -- sh ./script {input}\n"));
+        terminal.press(&format!("{HEARTBEAT} run -- bash ./script {input}\n"));
         let command = bench.pid("pid");
         until("the command is ready", || bench.path("ready").exists());
         let parent = parent(command);
