@@ -175,7 +175,13 @@ impl Builder {
         self
     }
 
-    /// Answers `/livez` and `/readyz` here, from the publisher's own thread.
+    /// Answers `GET` and `HEAD` of `/livez` and `/readyz` here, from the publisher's own thread, by the verdict of
+    /// that moment: 200 or 503, with one JSON object as `checker worker` prints it. Port 0 lets the system choose:
+    /// see [`Heartbeat::endpoint_address`]. A port in use is an error at the start.
+    ///
+    /// It serves whoever reaches the address, without TLS: choose it accordingly. At most 16 clients at a time,
+    /// 4 KiB and 2 s each. Executed children do not inherit the port; a forked child holds it until it ends, and
+    /// answers nobody, so fork before the start.
     #[cfg(feature = "endpoint")]
     pub fn endpoint(mut self, address: std::net::SocketAddr) -> Self {
         self.endpoint = Some(address);
@@ -216,6 +222,8 @@ impl Builder {
         let shared = Shared::new(phase, subject, settings.loop_budget_ms, settings.drain_deadline_ms)
             .map_err(|errno| system("cannot make an eventfd", errno.into()))?;
         let shared = Arc::new(shared);
+        #[cfg(feature = "endpoint")]
+        let endpoint = settings.extras.endpoint.as_ref().map(crate::endpoint::Endpoint::address);
         let publisher = Publisher::new(Arc::clone(&shared), record, file, settings.extras);
         let (sender, first_beat) = sync_channel(1);
         spawn_undisturbed(move || publisher.run(&sender))
@@ -223,9 +231,11 @@ impl Builder {
         process::stop_at_exit(Arc::downgrade(&shared) as Weak<Shared>);
         let path = settings.file.unwrap_or_default();
         match first_beat.recv_timeout(START_WAIT) {
-            Ok(Ok(())) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                Ok(Heartbeat::new(shared))
-            }
+            Ok(Ok(())) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(Heartbeat {
+                shared,
+                #[cfg(feature = "endpoint")]
+                endpoint,
+            }),
             Ok(Err(failure)) => Err(refusal(&path, &failure)),
         }
     }
@@ -352,7 +362,7 @@ impl Settings {
                 #[cfg(feature = "endpoint")]
                 endpoint: builder.endpoint.map(crate::endpoint::Endpoint::bind).transpose()?,
                 #[cfg(feature = "systemd")]
-                systemd: crate::systemd::Systemd::from_environment(),
+                systemd: crate::systemd::Systemd::from_environment(&builder.lookup),
             },
         })
     }

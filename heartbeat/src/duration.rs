@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// The longest duration that is accepted: 365 days. Nothing here waits longer.
-pub const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub const MAX: Duration = Duration::from_hours(365 * 24);
 
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 

@@ -11,6 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::record::Record;
 #[cfg(feature = "systemd")]
 use crate::systemd::Systemd;
+use crate::verdict::Judgement;
 
 /// The additional duties of one publisher.
 #[derive(Debug, Default)]
@@ -21,11 +22,21 @@ pub struct Extras {
     pub systemd: Option<Systemd>,
 }
 
-#[cfg_attr(
-    not(any(feature = "endpoint", feature = "systemd")),
-    expect(clippy::unused_self, reason = "no extras are built in")
-)]
+#[allow(clippy::unused_self, reason = "which functions need it depends on the features")]
 impl Extras {
+    /// Whether there is nothing to attend to.
+    pub fn are_none(&self) -> bool {
+        #[cfg(feature = "endpoint")]
+        if self.endpoint.is_some() {
+            return false;
+        }
+        #[cfg(feature = "systemd")]
+        if self.systemd.is_some() {
+            return false;
+        }
+        true
+    }
+
     /// Waits for a wake-up, a client or the time-out; whether it was a wake-up.
     pub fn wait(&mut self, wake: &EventFd, timeout: PollTimeout) -> bool {
         #[cfg(feature = "endpoint")]
@@ -38,37 +49,44 @@ impl Extras {
         woken && wake.read().is_ok()
     }
 
-    /// Answers the clients that wait, from this moment's record.
-    pub fn answer(&mut self, record: &Record) {
+    /// Goes with every wake-up, whether a beat follows or not: this moment's record, and what it amounts to.
+    pub fn attend(&mut self, record: &Record, judgement: &Judgement<'_>, now_ms: u64) {
         #[cfg(feature = "endpoint")]
         if let Some(endpoint) = &mut self.endpoint {
-            endpoint.answer(record);
+            endpoint.answer(record, judgement, now_ms);
         }
-        let _ = record;
-    }
-
-    /// Goes with every beat. `live`: whether the worker is, by its own account.
-    pub fn beat(&mut self, record: &Record, live: bool) {
         #[cfg(feature = "systemd")]
         if let Some(systemd) = &mut self.systemd {
-            systemd.beat(record, live);
+            systemd.attend(record, judgement.verdict, now_ms);
         }
-        let _ = (record, live);
+        let _ = (record, judgement, now_ms);
     }
 
-    /// How often a beat must come at least, for who watches more closely than the interval.
-    pub fn longest_wait_ms(&self) -> Option<u64> {
+    /// When [`Extras::attend`] must come again at the latest.
+    pub fn due_ms(&self) -> Option<u64> {
         #[cfg(feature = "systemd")]
-        return self.systemd.as_ref().and_then(Systemd::longest_wait_ms);
+        return self.systemd.as_ref().and_then(Systemd::due_ms);
         #[cfg(not(feature = "systemd"))]
         None
     }
 
-    /// Goes with the end.
-    pub fn end(&mut self) {
+    /// How often the endpoint and systemd have failed since the start.
+    pub fn failures(&self) -> (u64, u64) {
+        #[cfg(feature = "endpoint")]
+        let endpoint = self.endpoint.as_ref().map_or(0, Endpoint::failures);
+        #[cfg(not(feature = "endpoint"))]
+        let endpoint = 0;
         #[cfg(feature = "systemd")]
-        if let Some(systemd) = &mut self.systemd {
-            systemd.end();
-        }
+        let systemd = self.systemd.as_ref().map_or(0, Systemd::failures);
+        #[cfg(not(feature = "systemd"))]
+        let systemd = 0;
+        (endpoint, systemd)
+    }
+
+    /// Goes with the end: clients that wait get this last record, and the port is free.
+    pub fn end(&mut self, record: &Record, judgement: &Judgement<'_>) {
+        self.attend(record, judgement, record.at_mono_ms);
+        #[cfg(feature = "endpoint")]
+        drop(self.endpoint.take());
     }
 }

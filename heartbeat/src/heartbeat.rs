@@ -14,14 +14,16 @@ use crate::tasks::Task;
 use crate::verdict::Process;
 
 /// How long [`Heartbeat::stop`] waits for the publisher to clean up.
-const STOP_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const STOP_WAIT: Duration = Duration::from_secs(2);
 
 /// A worker's heartbeat: beats from its start until [`Heartbeat::stop`] or its end.
 ///
 /// Share it by reference or in an [`Arc`]. After `fork()` the child's copy does nothing: it neither beats nor
 /// cleans up in its parent's name, and a child that is a worker itself starts a heartbeat of its own.
 pub struct Heartbeat {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
+    #[cfg(feature = "endpoint")]
+    pub(crate) endpoint: Option<std::net::SocketAddr>,
 }
 
 impl fmt::Debug for Heartbeat {
@@ -34,10 +36,6 @@ impl Heartbeat {
     /// Settings to start from.
     pub fn builder() -> Builder {
         Builder::default()
-    }
-
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
     }
 
     /// Leaves `starting`. Does nothing in any other state.
@@ -98,6 +96,12 @@ impl Heartbeat {
                 Err(Error::new(ErrorKind::System, format!("heartbeat: process {pid} cannot be seen")))
             }
         }
+    }
+
+    /// Where [`Builder::endpoint`] listens, with the port that the system chose where 0 was asked for.
+    #[cfg(feature = "endpoint")]
+    pub fn endpoint_address(&self) -> Option<std::net::SocketAddr> {
+        self.endpoint
     }
 
     /// How the publisher itself has fared.

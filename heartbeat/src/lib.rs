@@ -37,4 +37,6 @@ pub use error::{Error, ErrorKind};
 pub use heartbeat::Heartbeat;
 pub use json::Syntax;
 pub use publisher::Counters;
+#[cfg(feature = "tokio")]
+pub use runtime::RuntimePulse;
 pub use tasks::Task;

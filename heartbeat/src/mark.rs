@@ -25,7 +25,7 @@ impl Budget {
         if ms <= MAX_COUNT { Self(ms) } else { Self(SECONDS | ms.div_ceil(1_000).min(MAX_COUNT)) }
     }
 
-    fn millis(self) -> u64 {
+    pub fn millis(self) -> u64 {
         let count = self.0 & MAX_COUNT;
         if self.0 & SECONDS == 0 { count } else { count * 1_000 }
     }

@@ -79,7 +79,7 @@ fn open_patiently(options: &OpenOptions, path: &Path) -> io::Result<File> {
     for _ in 1..TRIES {
         match options.open(path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_millis(1))
+                thread::sleep(Duration::from_millis(1));
             }
             opened => return opened,
         }
@@ -247,11 +247,11 @@ fn parse_stat(stat: &[u8]) -> Option<Process> {
     let mut fields = fields.split_ascii_whitespace();
     let state = fields.next()?;
     let threads: u64 = fields.nth(16)?.parse().ok()?;
-    let start = fields.nth(1)?.parse().ok()?;
+    let begun = fields.nth(1)?.parse().ok()?;
     // A leader that has ended while other threads run on is a zombie too, but the process lives.
     let dead = matches!(state, "Z" | "X" | "x") && threads <= 1;
     let stopped = matches!(state, "T" | "t");
-    Some(if dead { Process::Absent } else { Process::Present { start, stopped } })
+    Some(if dead { Process::Absent } else { Process::Present { start: begun, stopped } })
 }
 
 #[cfg(test)]

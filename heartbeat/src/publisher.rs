@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "tokio")]
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use nix::poll::PollTimeout;
@@ -56,6 +58,10 @@ struct State {
     ended: bool,
     removed: Result<(), String>,
     last_error: Option<String>,
+    /// Loops that are marked beside the worker's own; the one that is due first is shown.
+    loops: Vec<Arc<Mark>>,
+    #[cfg(feature = "tokio")]
+    waiting: Vec<Waker>,
 }
 
 /// How the publisher itself has fared: numbers since the start.
@@ -68,6 +74,10 @@ pub struct Counters {
     pub file_failures: u64,
     /// Panics of the publisher's thread that were contained.
     pub panics: u64,
+    /// Times that the endpoint could not take a client (feature `endpoint`).
+    pub endpoint_failures: u64,
+    /// Messages that systemd did not take; what they said is told again (feature `systemd`).
+    pub systemd_failures: u64,
 }
 
 /// What worker and publisher share.
@@ -84,6 +94,8 @@ pub struct Shared {
     beats: AtomicU64,
     file_failures: AtomicU64,
     panics: AtomicU64,
+    endpoint_failures: AtomicU64,
+    systemd_failures: AtomicU64,
 }
 
 impl Shared {
@@ -98,13 +110,24 @@ impl Shared {
             loop_budget: Budget::from_millis(loop_budget_ms),
             drain_deadline_ms,
             tasks: Board::new(),
-            state: Mutex::new(State { phase, subject, ended: false, removed: Ok(()), last_error: None }),
+            state: Mutex::new(State {
+                phase,
+                subject,
+                ended: false,
+                removed: Ok(()),
+                last_error: None,
+                loops: Vec::new(),
+                #[cfg(feature = "tokio")]
+                waiting: Vec::new(),
+            }),
             ended: Condvar::new(),
             wake: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             generation: process::generation(),
             beats: AtomicU64::new(0),
             file_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            endpoint_failures: AtomicU64::new(0),
+            systemd_failures: AtomicU64::new(0),
         })
     }
 
@@ -174,11 +197,45 @@ impl Shared {
         if state.ended { state.removed.clone() } else { Err("the publisher did not end in time".to_owned()) }
     }
 
+    /// Whether the publisher has ended, and how; else `context` is woken when it has.
+    #[cfg(feature = "tokio")]
+    pub fn poll_stopped(&self, context: &Context<'_>) -> Poll<Result<(), String>> {
+        if self.generation != process::generation() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut state = self.state();
+        if state.ended {
+            return Poll::Ready(state.removed.clone());
+        }
+        if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+            state.waiting.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Judges this loop too, from its first pulse until it is forgotten.
+    #[cfg(feature = "tokio")]
+    pub fn watch(&self, mark: Arc<Mark>) {
+        self.change(|state| state.loops.push(mark));
+    }
+
+    #[cfg(feature = "tokio")]
+    pub fn forget(&self, mark: &Arc<Mark>) {
+        self.change(|state| state.loops.retain(|other| !Arc::ptr_eq(other, mark)));
+    }
+
+    #[cfg(feature = "tokio")]
+    pub fn loop_budget(&self) -> Budget {
+        self.loop_budget
+    }
+
     pub fn counters(&self) -> Counters {
         Counters {
             beats: self.beats.load(Ordering::Relaxed),
             file_failures: self.file_failures.load(Ordering::Relaxed),
             panics: self.panics.load(Ordering::Relaxed),
+            endpoint_failures: self.endpoint_failures.load(Ordering::Relaxed),
+            systemd_failures: self.systemd_failures.load(Ordering::Relaxed),
         }
     }
 
@@ -214,6 +271,8 @@ pub struct Publisher {
     live_mono_ms: u64,
     own_pid: u32,
     verdict: Verdict,
+    /// When the last beat was made.
+    beaten_mono_ms: u64,
     next_beat_ms: u64,
     failing: bool,
 }
@@ -234,6 +293,7 @@ impl Publisher {
             live_mono_ms: clock::mono_ms(),
             own_pid: std::process::id(),
             verdict: Verdict::Alive,
+            beaten_mono_ms: 0,
             next_beat_ms: 0,
             failing: false,
         }
@@ -246,6 +306,7 @@ impl Publisher {
                 Err(failure @ (Failure::Held(_) | Failure::Unsafe(_))) => Err(failure),
                 outcome => {
                     publisher.tell(outcome);
+                    publisher.contained(Self::attend);
                     Ok(())
                 }
             };
@@ -265,8 +326,12 @@ impl Publisher {
         let mut state = self.shared.state();
         state.removed = removed;
         state.ended = true;
+        #[cfg(feature = "tokio")]
+        let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         self.shared.ended.notify_all();
+        #[cfg(feature = "tokio")]
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Runs a step; `None` where it panicked, which is counted.
@@ -303,7 +368,8 @@ impl Publisher {
         if self.record.status == Status::Stopped {
             return false;
         }
-        self.extras.answer(&self.record);
+        // Contained apart, so that nothing there keeps the beat from being made.
+        self.contained(Self::attend);
         let now = self.record.at_mono_ms;
         if woken || now >= self.next_beat_ms {
             self.next_beat_ms = self.next_beat_ms.saturating_add(self.record.interval_ms);
@@ -329,9 +395,7 @@ impl Publisher {
         ];
         let ahead = deadlines.into_iter().flatten().filter(|due| *due >= now);
         let next_due = ahead.min().map_or(u64::MAX, |due| (due + 1).max(now + LEAST_WAIT_MS));
-        let beat =
-            self.extras.longest_wait_ms().map_or(self.next_beat_ms, |most| self.next_beat_ms.min(now + most));
-        beat.min(next_due)
+        self.next_beat_ms.min(next_due).min(self.extras.due_ms().unwrap_or(u64::MAX))
     }
 
     /// Deadlines are in time in which the worker could run: what this thread could not run, neither could the
@@ -340,6 +404,9 @@ impl Publisher {
         self.shared.mark.extend(by_ms);
         self.shared.tasks.extend(by_ms);
         let mut state = self.shared.state();
+        for mark in &state.loops {
+            mark.extend(by_ms);
+        }
         match &mut state.phase {
             Phase::Starting { until_ms } | Phase::Draining { until_ms: Some(until_ms) } => {
                 *until_ms = until_ms.saturating_add(by_ms);
@@ -350,13 +417,14 @@ impl Publisher {
 
     /// Brings the record up to this moment.
     fn look(&mut self) {
-        let (phase, subject) = {
+        let (phase, subject, pulse) = {
             let state = self.shared.state();
-            (state.phase, state.subject)
+            let pulses = state.loops.iter().map(|mark| mark.get()).chain([self.shared.mark.get()]);
+            (state.phase, state.subject, pulses.flatten().min_by_key(|pulse| pulse.due_mono_ms))
         };
         let record = &mut self.record;
         (record.pid, record.pid_start) = (subject.pid, subject.start);
-        record.pulse = self.shared.mark.get();
+        record.pulse = pulse;
         self.shared.tasks.snapshot(&mut record.tasks, &mut self.spare_name);
         (record.status, record.until_mono_ms) = match phase {
             Phase::Starting { until_ms } => (Status::Starting, Some(until_ms)),
@@ -374,10 +442,30 @@ impl Publisher {
         judge(Evidence::Record(&self.record), &Machine::of(&self.record), None).verdict
     }
 
+    /// Lets the extras have this moment's record, and the verdict that a checker would reach now.
+    fn attend(&mut self) {
+        if self.extras.are_none() {
+            return;
+        }
+        let now_mono_ms = self.record.at_mono_ms;
+        let process = self.subject();
+        if !self.can_run(process) {
+            // No beat is made, so what counts is the last one.
+            self.record.at_mono_ms = self.beaten_mono_ms;
+        }
+        let machine = Machine { now_mono_ms, process, ..Machine::of(&self.record) };
+        self.extras.attend(&self.record, &judge(Evidence::Record(&self.record), &machine, None), now_mono_ms);
+        self.record.at_mono_ms = now_mono_ms;
+        let (endpoint, systemd) = self.extras.failures();
+        self.shared.endpoint_failures.store(endpoint, Ordering::Relaxed);
+        self.shared.systemd_failures.store(systemd, Ordering::Relaxed);
+    }
+
     fn beat(&mut self) -> Result<Written, Failure> {
-        if self.subject_cannot_run() {
+        if !self.can_run(self.subject()) {
             return Ok(Written::Renamed);
         }
+        self.beaten_mono_ms = self.record.at_mono_ms;
         self.record.seq += 1;
         self.shared.beats.fetch_add(1, Ordering::Relaxed);
         self.verdict = self.own_verdict();
@@ -385,7 +473,6 @@ impl Publisher {
         if live {
             self.live_mono_ms = self.record.at_mono_ms;
         }
-        self.extras.beat(&self.record, live);
         self.record.write(&mut self.line);
         let behind = Duration::from_millis(self.record.at_mono_ms - self.live_mono_ms);
         let mtime = if live { None } else { SystemTime::now().checked_sub(behind) };
@@ -395,13 +482,18 @@ impl Publisher {
         }
     }
 
+    /// The process that the record speaks of. This one is running, or would not ask.
+    fn subject(&self) -> Process {
+        if self.record.pid == self.own_pid {
+            Process::Present { start: self.record.pid_start, stopped: false }
+        } else {
+            observe::process(self.record.pid)
+        }
+    }
+
     /// Another process than this one, that is stopped or gone, does not beat.
-    fn subject_cannot_run(&self) -> bool {
-        self.record.pid != self.own_pid
-            && !matches!(
-                observe::process(self.record.pid),
-                Process::Present { start, stopped: false } if start == self.record.pid_start
-            )
+    fn can_run(&self, process: Process) -> bool {
+        matches!(process, Process::Present { start, stopped: false } if start == self.record.pid_start)
     }
 
     /// Counts a failure, and tells of it once, not on every beat.
@@ -431,7 +523,9 @@ impl Publisher {
         self.record.status = Status::Stopped;
         self.record.seq += 1;
         self.record.write(&mut self.line);
-        self.extras.end();
+        self.contained(|Self { record, extras, .. }| {
+            extras.end(record, &judge(Evidence::Record(record), &Machine::of(record), None));
+        });
         match &mut self.file {
             Some(file) => file
                 .remove(&self.line)
