@@ -328,3 +328,6 @@ fn lock_folder(folder: &Path) -> Option<File> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;
