@@ -15,10 +15,10 @@ use nix::unistd::{Pid, setsid, tcgetpgrp};
 
 use crate::bench::{Bench, HEARTBEAT, Program, equal, start, state, until};
 
-/// Tells each SIGINT that it gets, and ends when asked by a file. For bash: other shells start programs by `vfork`, and one
-/// whose child is stopped in the middle of that is not stopped itself.
-const TELLING: &str = "n=0; trap 'n=$((n+1)); echo interrupt $n' INT; echo $$ > pid; touch ready
-    until [ -e finish ]; do sleep 0.01; done; exit 5";
+/// Tells each SIGINT that it gets, and ends when asked by a file. It waits without a child: bash forgets a SIGINT that comes
+/// just as a child ends, and a shell that is in the middle of starting one by `vfork` cannot be stopped.
+const TELLING: &str = "n=0; trap 'n=$((n+1)); echo interrupt $n' INT; mkfifo never; exec 3<> never
+    echo $$ > pid; touch ready; until [ -e finish ]; do read -t 0.01 -u 3; done; exit 5";
 
 const RUN_TELLING: &str = "exec bash ./script";
 
@@ -136,6 +136,23 @@ fn ctrl_c_reaches_the_command_once_where_its_input_is_not_the_terminal() {
     finish(&bench);
     assert_eq!(program.exit(), 5);
     assert_eq!(interrupts(&terminal), ["interrupt 1", "interrupt 2", "interrupt 3"]);
+}
+
+#[test]
+fn ctrl_c_reaches_the_commands_children_as_it_would_without_heartbeat_run() {
+    for input in [Input::Terminal, Input::Nothing] {
+        let bench = Bench::new();
+        let script = "trap 'touch asked' INT
+            sh -c 'trap \"touch reached\" INT; touch ready; until [ -e finish ]; do sleep 0.01; done'
+            exit 5";
+        let (terminal, program) = Terminal::start(&bench, &mut bench.run(&[], script), input);
+        until("the command is ready", || bench.path("ready").exists());
+        terminal.press(CTRL_C);
+        until("the command's child is reached", || bench.path("reached").exists());
+        finish(&bench);
+        assert_eq!(program.exit(), 5);
+        assert!(bench.path("asked").exists());
+    }
 }
 
 #[test]
