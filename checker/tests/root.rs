@@ -2,6 +2,8 @@
 //!
 //! Who is not root sees these as ignored.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
 mod bench;
 
 use std::ffi::CString;

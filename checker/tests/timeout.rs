@@ -4,6 +4,8 @@
 //! notification, which any user may set up for a child), and a pipe that nobody reads. A file system that hangs
 //! stands in `root.rs`.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
 mod bench;
 
 use std::io::{self, Write as _};

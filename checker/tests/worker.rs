@@ -1,6 +1,8 @@
 //! `checker worker` as a process: every verdict, every format, every policy, and what hostile or broken files can
 //! not do.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
 mod bench;
 
 use std::collections::{HashMap, HashSet};
@@ -447,7 +449,7 @@ struct Sample {
     value: String,
 }
 
-/// Reads an exposition by OpenMetrics 1.0's rules, each family's metadata first, and none twice.
+/// Reads an exposition by the rules of `OpenMetrics` 1.0, each family's metadata first, and none twice.
 fn openmetrics(text: &str) -> HashMap<String, Vec<Sample>> {
     let body = text.strip_suffix("# EOF\n").expect("ends with # EOF");
     let mut families: HashMap<String, Vec<Sample>> = HashMap::new();

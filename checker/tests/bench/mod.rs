@@ -55,33 +55,32 @@ impl Bench {
             Verdict::Corrupt => return self.write_bytes(b"\x1b[2J not a record", 0o600),
             Verdict::Stopped => record.status = Status::Stopped,
             Verdict::Gone => record.pid_start += 1,
-            Verdict::Silent => (record.at_mono_ms, record.promise_ms) = (at - 3_000, 1_000),
-            Verdict::Starting => {
-                (record.status, record.until_mono_ms) = (Status::Starting, Some(at + 60_000))
+            Verdict::Silent => {
+                record.at_mono_ms = at - 3_000;
+                record.promise_ms = 1_000;
             }
-            Verdict::StartOverdue => {
-                (record.status, record.until_mono_ms) = (Status::Starting, Some(at - 1_000))
-            }
-            Verdict::Draining => {
-                (record.status, record.until_mono_ms) = (Status::Draining, Some(at + 60_000))
-            }
-            Verdict::DrainOverdue => {
-                (record.status, record.until_mono_ms) = (Status::Draining, Some(at - 1_000))
-            }
+            Verdict::Starting => self.enter(Status::Starting, at + 60_000),
+            Verdict::StartOverdue => self.enter(Status::Starting, at - 1_000),
+            Verdict::Draining => self.enter(Status::Draining, at + 60_000),
+            Verdict::DrainOverdue => self.enter(Status::Draining, at - 1_000),
             Verdict::Wedged => {
                 record.pulse = Some(Pulse { pulsed_mono_ms: at - 3_000, due_mono_ms: at - 2_000 });
             }
             Verdict::Overdue => self.run_a_task("resize"),
             Verdict::CutOff => {
-                record.promise_ms = 1_000;
-                record.at_mono_ms = at;
-                record.stat = Some(Stat { ok_mono_ms: at - 1_001, failures: 7 });
-                record.promise_ms = 1_000;
+                let ok_mono_ms = at - 2_001;
+                (record.interval_ms, record.promise_ms) = (1_000, 2_000);
+                record.stat = Some(Stat { ok_mono_ms, failures: 7 });
             }
             Verdict::Alive => {}
             Verdict::Unknown => unreachable!("no file makes it"),
         }
         self.write();
+    }
+
+    fn enter(&mut self, status: Status, until_mono_ms: u64) {
+        self.record.status = status;
+        self.record.until_mono_ms = Some(until_mono_ms);
     }
 
     /// A task past its deadline.
