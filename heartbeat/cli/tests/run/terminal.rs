@@ -11,6 +11,7 @@ use heartbeat::record::Status;
 use heartbeat::verdict::Verdict;
 use nix::libc;
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid, tcgetpgrp};
 
 use crate::bench::{Bench, HEARTBEAT, Program, equal, start, state, until};
@@ -211,6 +212,33 @@ fn ctrl_z_suspends_both_and_the_shell_continues_both_in_foreground_and_backgroun
         terminal.until_shown("status 5\r");
         assert_eq!(interrupts(&terminal), ["interrupt 1", "interrupt 2"]);
     }
+}
+
+#[test]
+fn a_command_stopped_by_a_process_is_continued_by_a_process_and_suspends_no_job() {
+    let bench = Bench::new();
+    let (terminal, _bash) = Terminal::bash(&bench);
+    terminal.press(&format!("{HEARTBEAT} run --promise 200ms -- bash ./script\n"));
+    let command = bench.pid("pid");
+    until("the command is ready", || bench.path("ready").exists());
+    kill(command, Signal::SIGSTOP).unwrap();
+    bench.until_verdict(Verdict::Silent);
+    assert_eq!(state(parent(command)), Some('S'));
+    kill(command, Signal::SIGCONT).unwrap();
+    bench.until_verdict(Verdict::Alive);
+}
+
+#[test]
+fn the_command_is_in_the_foreground_again_where_heartbeat_run_alone_was_stopped() {
+    let bench = Bench::new();
+    let (terminal, bash) = Terminal::bash(&bench);
+    terminal.press(&format!("{HEARTBEAT} run -- bash ./script\n"));
+    let command = bench.pid("pid");
+    until("the command is ready", || bench.path("ready").exists());
+    kill(parent(command), Signal::SIGSTOP).unwrap();
+    equal(&Some(bash.pid()), || terminal.foreground());
+    terminal.press("fg\n");
+    equal(&Some(command), || terminal.foreground());
 }
 
 #[test]
