@@ -1,6 +1,7 @@
 //! The table on the screen: rows in, a frame out. Knows no source, reads no clock and no key.
 
 use std::ffi::OsString;
+use std::{iter, mem};
 
 use heartbeat::verdict::Verdict;
 use ratatui::Frame;
@@ -11,8 +12,8 @@ use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, Wrap};
 
 use super::row::{HEADINGS, Row, Tone};
 
-/// Where there is less room than this, the worker's own numbers are left out.
-const NARROW: u16 = 72;
+/// Which columns there is room for, by the least width that they need.
+const ROOM: [(u16, &[usize]); 3] = [(72, &[0, 1, 2, 3, 4, 5, 6, 7]), (48, &[0, 1, 2, 7]), (0, &[0, 1, 2])];
 
 /// Where there are fewer lines than this, nothing stands below the table.
 const LOW: u16 = 12;
@@ -119,14 +120,17 @@ pub fn draw(frame: &mut Frame, board: &Board<'_>, view: &mut View) {
 }
 
 fn draw_rows(frame: &mut Frame, area: Rect, board: &Board<'_>, view: &View) {
-    let narrow = area.width < NARROW;
+    let columns = columns(area.width);
     let in_sight = board.rows.iter().enumerate().skip(view.offset).take(view.page);
-    let rows = in_sight.map(|(index, row)| table_row(row, index == view.index, narrow));
-    let headings = columns(narrow, HEADINGS).map(|(index, heading)| cell(index, heading.to_owned()));
-    let headings = TableRow::new(std::iter::once(Cell::from(" ")).chain(headings)).dim();
-    let widths = columns(narrow, WIDTHS).map(|(_, width)| width);
-    let widths = std::iter::once(Constraint::Length(1)).chain(widths);
+    let rows = in_sight.map(|(index, row)| table_row(row, index == view.index, columns));
+    let headings = columns.iter().map(|column| cell(*column, HEADINGS[*column].to_owned()));
+    let headings = TableRow::new(iter::once(Cell::from(" ")).chain(headings)).dim();
+    let widths = iter::once(Constraint::Length(1)).chain(columns.iter().map(|column| WIDTHS[*column]));
     frame.render_widget(Table::new(rows, widths).header(headings).column_spacing(1), area);
+}
+
+fn columns(width: u16) -> &'static [usize] {
+    ROOM.iter().find(|(least, _)| width >= *least).map_or(&[], |(_, columns)| columns)
 }
 
 /// As in [`HEADINGS`].
@@ -141,18 +145,14 @@ const WIDTHS: [Constraint; 8] = [
     Constraint::Fill(1),
 ];
 
-/// What there is room for, with each column's number.
-fn columns<T>(narrow: bool, all: [T; 8]) -> impl Iterator<Item = (usize, T)> {
-    all.into_iter().enumerate().filter(move |(index, _)| !narrow || !(3..7).contains(index))
-}
-
-fn table_row<'r>(row: &Row, chosen: bool, narrow: bool) -> TableRow<'r> {
+fn table_row<'r>(row: &Row, chosen: bool, columns: &[usize]) -> TableRow<'r> {
     let mark = Cell::from(if chosen { "›" } else { " " });
-    let cells = columns(narrow, row.cells()).map(|(index, text)| match index {
-        1 => cell(index, text).style(style(Tone::of(row.verdict))),
-        _ => cell(index, text),
+    let mut texts = row.cells();
+    let cells = columns.iter().map(|column| {
+        let cell = cell(*column, mem::take(&mut texts[*column]));
+        if HEADINGS[*column] == "verdict" { cell.style(style(Tone::of(row.verdict))) } else { cell }
     });
-    let line = TableRow::new(std::iter::once(mark).chain(cells));
+    let line = TableRow::new(iter::once(mark).chain(cells));
     if chosen { line.bold() } else { line }
 }
 
