@@ -180,8 +180,7 @@ impl Builder {
     /// see [`Heartbeat::endpoint_address`]. A port in use is an error at the start.
     ///
     /// It serves whoever reaches the address, without TLS: choose it accordingly. At most 64 clients at a time,
-    /// 4 KiB and 2 s each. Executed children do not inherit the port; a forked child holds it until it ends, and
-    /// answers nobody, so fork before the start.
+    /// 4 KiB and 2 s each. Neither executed nor forked children keep the port.
     #[cfg(feature = "endpoint")]
     pub fn endpoint(mut self, address: std::net::SocketAddr) -> Self {
         self.endpoint = Some(address);
@@ -202,6 +201,11 @@ impl Builder {
     ///
     /// The beat file of a worker that can not be seen from here (another PID namespace) and that may yet be alive
     /// is watched for one and a half of its intervals, 3 s at most, before it is replaced.
+    ///
+    /// With the feature `systemd`, and where `NOTIFY_SOCKET` is set (`Type=notify`), systemd is told READY when the
+    /// worker is no longer `starting`, a STATUS line, and STOPPING when it drains or stops: from then on
+    /// `TimeoutStopSec=` runs, which must leave a drain its time. With `WatchdogSec=` it gets a WATCHDOG twice in that
+    /// time, and only while the worker is live by its own account: one that is wedged is restarted.
     pub fn start(self) -> Result<Heartbeat, Error> {
         let settings = Settings::of(self)?;
         let system = |text: &str, error: std::io::Error| Error::system(format!("heartbeat: {text}"), error);

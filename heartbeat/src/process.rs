@@ -53,6 +53,47 @@ pub fn stop_at_exit(shared: Weak<Shared>) {
 
 extern "C" fn in_child() {
     GENERATION.fetch_add(1, Ordering::Relaxed);
+    #[cfg(feature = "endpoint")]
+    listeners::close_all();
+}
+
+/// Sockets that a forked child closes, so that it does not hold its parent's port, where nobody would answer.
+#[cfg(feature = "endpoint")]
+pub mod listeners {
+    use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    const NONE: RawFd = -1;
+
+    /// More endpoints than a process has workers. What finds no place here is only not closed in children.
+    static OPEN: [AtomicI32; 8] = [const { AtomicI32::new(NONE) }; 8];
+
+    pub fn add(listener: BorrowedFd<'_>) {
+        change(NONE, listener.as_raw_fd());
+    }
+
+    pub fn remove(listener: BorrowedFd<'_>) {
+        change(listener.as_raw_fd(), NONE);
+    }
+
+    fn change(from: RawFd, to: RawFd) {
+        for place in &OPEN {
+            if place.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn close_all() {
+        for place in &OPEN {
+            let listener = place.swap(NONE, Ordering::Relaxed);
+            if listener != NONE {
+                // SAFETY: the child's copy of the descriptor. Its owner is the publisher's thread, which was not
+                // copied, so nobody here uses or closes it. `close` may be called after a fork.
+                unsafe { libc::close(listener) };
+            }
+        }
+    }
 }
 
 extern "C" fn at_exit() {
