@@ -10,11 +10,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::EventFd;
 
 use crate::clock;
 use crate::error::Error;
+use crate::extras::poll_any;
 use crate::json::{write_number, write_string};
 use crate::process::listeners;
 use crate::record::Record;
@@ -119,8 +120,7 @@ impl Endpoint {
             // No time-out sorts below all others, and is not used here.
             timeout.min(own)
         });
-        // An interrupted or failed wait is a time-out that came early.
-        let any = poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0);
+        let any = poll_any(&mut descriptors, timeout);
         let mut happened = descriptors.iter().map(|descriptor| any && descriptor.any().unwrap_or(true));
         Events {
             woken: happened.next().unwrap_or(false),
