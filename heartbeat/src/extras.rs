@@ -19,13 +19,11 @@ use crate::verdict::Judgement;
 /// would spin (a sandbox may deny `poll` for good).
 pub fn poll_any(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> bool {
     const AFTER_FAILURE: Duration = Duration::from_millis(10);
-    match poll(descriptors, timeout) {
-        Ok(ready) => ready > 0,
-        Err(_) => {
-            thread::sleep(AFTER_FAILURE);
-            false
-        }
+    let ready = poll(descriptors, timeout);
+    if ready.is_err() {
+        thread::sleep(AFTER_FAILURE);
     }
+    ready.is_ok_and(|ready| ready > 0)
 }
 
 /// The additional duties of one publisher.
