@@ -13,8 +13,9 @@
 //! | `fork HOW`, `measure WHAT` | see [`crate::forks`] and [`crate::cost`] |
 //! | `exit CODE`, `return`, `panic`, `await-term` | ends the process, one way or another |
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,6 +118,11 @@ impl Worker {
         self.child.id()
     }
 
+    /// What the kernel tells of the publisher's thread.
+    pub fn publisher(&self) -> PathBuf {
+        publisher_of(self.pid())
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(self.nix_pid(), signal).unwrap();
     }
@@ -141,6 +147,14 @@ impl Worker {
         self.tell(command);
         self.child.wait().unwrap()
     }
+}
+
+/// The folder in `/proc` of a process's publisher's thread.
+pub fn publisher_of(pid: u32) -> PathBuf {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+    let mut publishers =
+        tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "heartbeat\n"));
+    publishers.next().expect("no publisher's thread")
 }
 
 impl Drop for Worker {
