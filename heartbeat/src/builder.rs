@@ -222,6 +222,7 @@ impl Builder {
             Some(deadline) => Phase::Starting { until_ms: clock::mono_ms() + deadline },
             None => Phase::Running,
         };
+        let id = record.id;
         let subject = Subject { pid: record.pid, start: record.pid_start };
         let shared = Shared::new(phase, subject, settings.loop_budget_ms, settings.drain_deadline_ms)
             .map_err(|errno| system("cannot make an eventfd", errno.into()))?;
@@ -232,7 +233,7 @@ impl Builder {
         let (sender, first_beat) = sync_channel(1);
         spawn_undisturbed(move || publisher.run(&sender))
             .map_err(|error| system("cannot start the publisher's thread", error))?;
-        process::stop_at_exit(Arc::downgrade(&shared) as Weak<Shared>);
+        process::stop_at_exit(id, Arc::downgrade(&shared) as Weak<Shared>);
         let path = settings.file.unwrap_or_default();
         match first_beat.recv_timeout(START_WAIT) {
             Ok(Ok(())) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(Heartbeat {

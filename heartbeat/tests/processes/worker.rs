@@ -11,6 +11,7 @@
 //! | `umask OCTAL`, `unshare`, `mount DIR`, `remount DIR ro\|rw` | prepares |
 //! | `subscribe` | every event of `tracing` panics from now on |
 //! | `fork HOW`, `measure WHAT` | see [`crate::forks`] and [`crate::cost`] |
+//! | `exec` | becomes a new program, in the same process |
 //! | `exit CODE`, `return`, `panic`, `await-term` | ends the process, one way or another |
 
 use std::fs;
@@ -236,6 +237,12 @@ impl State {
             ["subscribe"] => subscribe(),
             ["fork", how] => return crate::forks::fork(self, how),
             ["measure", what] => return crate::cost::measure(self, what),
+            ["exec"] => {
+                use std::os::unix::process::CommandExt;
+                // Before the next command can come: what is read ahead would be lost.
+                println!("done");
+                return Worker::command().exec().to_string();
+            }
             ["exit", code] => std::process::exit(code.parse().unwrap()),
             ["panic"] => {
                 let _heartbeat = Arc::into_inner(self.heartbeat.take().unwrap());
