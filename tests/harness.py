@@ -97,24 +97,33 @@ class Program:
         if self._ended:
             return
         self._ended = True
-        for pid in session_members(self.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        until(lambda: not kill_session(self.pid), what=f"{self.command} and all that it started have ended")
         self.process.wait(10)
         self.process.stdin.close()
         self._reader.join(5)
         self.process.stdout.close()
 
 
+def kill_session(session):
+    """Kills the living processes of a session, its leader first, so that it cannot tidy up after the others; gives them."""
+    living = sorted(session_members(session), key=lambda pid: pid != session)
+    for pid in living:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return living
+
+
 def session_members(session):
-    """The processes of a session, its leader first: killed so, it has no time to tidy up after the others."""
-    members = []
     for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getsid(int(entry)) == session:
-                    members.append(int(entry))
-    return sorted(members, key=lambda pid: pid != session)
+        # Any of them may end while it is looked at.
+        with contextlib.suppress(ValueError, ProcessLookupError, FileNotFoundError):
+            pid = int(entry)
+            if os.getsid(pid) == session and process_state(pid) not in "ZX":
+                yield pid
+
+
+def process_state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 class DemoWorker(Program):

@@ -92,3 +92,54 @@ fn asked_format(arguments: &[OsString]) -> Format {
     let apart = arguments.windows(2).filter(|pair| pair[0] == "--format").filter_map(|pair| pair[1].to_str());
     joined.chain(apart).find_map(|word| Format::from_str(word, false).ok()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_quick_way_to_read_a_probes_arguments_says_what_the_whole_command_line_says() {
+        for line in [
+            "checker worker",
+            "checker worker --for ready --overdue warn --owner any --unknown fail --format nagios",
+            "checker worker --file /a --max-age=1m --timeout 2s",
+            "checker worker -h",
+            "checker worker --help",
+            "checker worker --max-age 1",
+            "checker worker --form json",
+            "checker worker --for",
+            "checker worker more",
+            "checker worker --file=",
+        ] {
+            let quick = parse(&words(line)).map(|command| format!("{command:?}"));
+            let whole = Cli::try_parse_from(words(line)).map(|cli| format!("{:?}", cli.command));
+            assert_eq!(
+                quick.map_err(|told| told.to_string()),
+                whole.map_err(|told| told.to_string()),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_format_is_found_in_a_line_that_is_wrong() {
+        for (line, format) in [
+            ("checker worker --wrong --format nagios", Format::Nagios),
+            ("checker worker --format=nagios --wrong", Format::Nagios),
+            ("checker worker --format", Format::Text),
+            ("checker worker --format xml nagios", Format::Text),
+        ] {
+            assert_eq!(asked_format(&words(line)), format, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

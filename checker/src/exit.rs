@@ -62,3 +62,16 @@ fn one_line(panic: &panic::PanicHookInfo<'_>) -> String {
         None => message,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_unexpected_failure_and_no_more() {
+        let before = panic::take_hook();
+        let exit = contained(|| panic!("two\nlines"));
+        panic::set_hook(before);
+        assert_eq!((exit, exit.code()), (Exit::Unexpected, 3));
+    }
+}

@@ -7,6 +7,8 @@ mod deadline;
 pub mod demo;
 pub mod exit;
 mod format;
+#[cfg(any(feature = "demo", feature = "watch"))]
+mod interrupt;
 mod stream;
 #[cfg(feature = "watch")]
 pub mod watch;

@@ -43,7 +43,7 @@ with --format nagios: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.";
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {
-    /// The beat file [default: $HEARTBEAT_FILE, else /tmp/heartbeat]
+    /// The beat file [default: `$HEARTBEAT_FILE`, else `/tmp/heartbeat`]
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
     file: Option<PathBuf>,
     /// How old the last beat may be, in place of the worker's own promise

@@ -1,5 +1,8 @@
 //! `checker demo` as a whole: the right verdicts, a wrong one, and that it leaves nothing behind, however it ends.
 
+#[expect(dead_code, reason = "shared with other tests, which use other parts")]
+mod screen;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -10,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use screen::Screen;
 use tempfile::TempDir;
 
 /// A demo whose temporary files are in a folder of the test's own.
@@ -154,4 +158,47 @@ fn a_demo_that_nobody_reads_ends_quietly_and_leaves_nothing_behind() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     no_process_is_left(folder.path());
     no_file_is_left(folder.path());
+}
+
+#[test]
+fn the_terminal_shows_one_table_that_is_drawn_in_place() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut screen = Screen::start(&mut command_in_terminal(&folder), 80, 24);
+    screen.wait_for(&["stopped", "told to stop", "alive", "yes"]);
+    screen.wait_for(&["›", "frozen", "kill -STOP", "alive"]);
+    assert!(screen.wait().success(), "{}", screen.text());
+    assert!(screen.is_restored());
+    screen.wait_for(&["✓ 10 of 10 verdicts right"]);
+    let text = screen.text();
+    assert_eq!(text.lines().filter(|line| line.contains("kill -9")).count(), 1, "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with('✓')).count(), 11, "{text}");
+    assert!(screen.is_coloured());
+}
+
+#[test]
+fn in_a_terminal_too_an_interrupted_demo_leaves_it_as_it_was() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut screen = Screen::start(&mut command_in_terminal(&folder), 80, 24);
+    screen.wait_for(&["✓ killed"]);
+    assert!(screen.look(vt100::Screen::hide_cursor));
+    screen.signal(Signal::SIGINT);
+    assert_eq!(screen.wait().signal(), Some(Signal::SIGINT as i32));
+    assert!(screen.is_restored());
+    no_process_is_left(folder.path());
+    no_file_is_left(folder.path());
+}
+
+#[test]
+fn a_terminal_without_colours_or_room_gets_plain_lines() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut screen = Screen::start(command_in_terminal(&folder).env("NO_COLOR", "1"), 80, 10);
+    assert!(screen.wait().success(), "{}", screen.text());
+    screen.wait_for(&["10 of 10 verdicts right"]);
+    assert!(!screen.is_coloured());
+}
+
+fn command_in_terminal(folder: &TempDir) -> Command {
+    let mut command = command(folder);
+    command.env_remove("NO_COLOR");
+    command
 }

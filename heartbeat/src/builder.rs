@@ -193,7 +193,7 @@ impl Builder {
     /// that moment: 200 or 503, with one JSON object as `checker worker` prints it. Port 0 lets the system choose:
     /// see [`Heartbeat::endpoint_address`]. A port in use is an error at the start.
     ///
-    /// It serves whoever reaches the address, without TLS: choose it accordingly. At most 16 clients at a time,
+    /// It serves whoever reaches the address, without TLS: choose it accordingly. At most 64 clients at a time,
     /// 4 KiB and 2 s each. Executed children do not inherit the port; a forked child holds it until it ends, and
     /// answers nobody, so fork before the start.
     #[cfg(feature = "endpoint")]

@@ -3,8 +3,8 @@
 //!
 //! Not a web server: one request a connection, no body is read, and everything is bounded (clients, bytes, time,
 //! and the work of one wake-up), so that no client makes a beat late. Where more clients come than there is
-//! room for, the one that has waited longest without a whole request makes room: silent ones never keep a
-//! probe out.
+//! room for, those that are answered and then the oldest that have not asked make room: silent clients keep a
+//! probe out for no longer than it takes a new one to ask.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ use crate::record::Record;
 use crate::verdict::{Judgement, Verdict};
 
 /// Clients at a time.
-const MAX_CLIENTS: usize = 16;
+const MAX_CLIENTS: usize = 64;
 
 /// Clients taken at one wake-up. The others wait for the next one, which comes at once.
 const MAX_TAKEN: usize = 64;
@@ -33,6 +33,9 @@ const MAX_HEADERS: usize = 64;
 
 /// How long a client may take, from its connection to the end of its answer.
 const CLIENT_MS: u64 = 2_000;
+
+/// How long a client that has not asked is safe from having to make room.
+const GRACE_MS: u64 = 100;
 
 /// How long no client is taken after that has failed: for want of descriptors it fails at once, every time.
 const DEAF_MS: u64 = 100;
@@ -97,7 +100,8 @@ impl Endpoint {
 
     fn poll(&self, wake: &EventFd, timeout: PollTimeout) -> Events {
         let now_ms = clock::mono_ms();
-        let deaf = now_ms < self.deaf_until_ms;
+        let deaf_until_ms = self.deaf_until_ms.max(self.room_at_ms());
+        let deaf = now_ms < deaf_until_ms;
         // Descriptor, and what to wait for. With no events asked for, only its end is told.
         let listening = if deaf { PollFlags::empty() } else { PollFlags::POLLIN };
         let mut descriptors =
@@ -105,7 +109,7 @@ impl Endpoint {
         descriptors
             .extend(self.clients.iter().map(|client| PollFd::new(client.stream.as_fd(), client.events())));
         let deadlines = self.clients.iter().map(|client| client.until_ms);
-        let soonest = deadlines.chain(deaf.then_some(self.deaf_until_ms)).min();
+        let soonest = deadlines.chain(deaf.then_some(deaf_until_ms)).min();
         let timeout = soonest.map_or(timeout, |until_ms| {
             let own = PollTimeout::try_from(until_ms.saturating_sub(now_ms)).unwrap_or(PollTimeout::MAX);
             // No time-out sorts below all others, and is not used here.
@@ -123,7 +127,7 @@ impl Endpoint {
 
     fn take_clients(&mut self, now_ms: u64) {
         for _ in 0..MAX_TAKEN {
-            if self.make_room().is_none() {
+            if !self.make_room(now_ms) {
                 return;
             }
             match self.listener.accept() {
@@ -143,16 +147,23 @@ impl Endpoint {
         }
     }
 
-    /// Room for one more: at the cost of the oldest that has not asked; `None` where all are about to be answered,
-    /// and whoever comes now is next.
-    fn make_room(&mut self) -> Option<()> {
-        self.clients.retain(|client| !matches!(client.stage, Stage::Over));
-        if self.clients.len() >= MAX_CLIENTS {
-            let waits = |client: &Client| !matches!(client.stage, Stage::Asked { .. });
-            let oldest = self.clients.iter().position(waits)?;
-            drop(self.clients.remove(oldest));
+    /// When there is room for one more.
+    fn room_at_ms(&self) -> u64 {
+        let makes_room = self.clients.iter().map(Client::makes_room_at_ms).min();
+        if self.clients.len() < MAX_CLIENTS { 0 } else { makes_room.unwrap_or(0) }
+    }
+
+    fn make_room(&mut self, now_ms: u64) -> bool {
+        if self.room_at_ms() > now_ms {
+            return false;
         }
-        Some(())
+        if self.clients.len() >= MAX_CLIENTS {
+            let ages = self.clients.iter().enumerate();
+            if let Some((next, _)) = ages.min_by_key(|(_, client)| client.makes_room_at_ms()) {
+                self.clients.remove(next);
+            }
+        }
+        true
     }
 
     fn take(&mut self, stream: TcpStream, now_ms: u64) {
@@ -234,6 +245,15 @@ impl Client {
             Stage::Over => true,
             Stage::Asked { .. } => false,
             _ => now_ms >= self.until_ms,
+        }
+    }
+
+    /// When it may be hung up on for the sake of another.
+    fn makes_room_at_ms(&self) -> u64 {
+        match self.stage {
+            Stage::Lingering | Stage::Over => 0,
+            Stage::Reading(_) | Stage::Writing(_) => self.until_ms - CLIENT_MS + GRACE_MS,
+            Stage::Asked { .. } => u64::MAX,
         }
     }
 

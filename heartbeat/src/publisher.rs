@@ -296,6 +296,8 @@ pub struct Publisher {
     /// When the last beat was made.
     beaten_mono_ms: u64,
     next_beat_ms: u64,
+    /// When a stall outside the wait may be excused again.
+    next_excuse_ms: u64,
     failing: bool,
 }
 
@@ -319,6 +321,7 @@ impl Publisher {
             verdict: Verdict::Alive,
             beaten_mono_ms: 0,
             next_beat_ms: 0,
+            next_excuse_ms: 0,
             failing: false,
         }
     }
@@ -385,10 +388,10 @@ impl Publisher {
     /// One wait and what it ends with; whether to go on.
     fn turn(&mut self) -> bool {
         let before_ms = clock::mono_ms();
+        self.excuse_stall(before_ms);
         let wait_ms = self.wake_at_ms().saturating_sub(before_ms);
         let timeout = PollTimeout::try_from(wait_ms).unwrap_or(PollTimeout::MAX);
         let woken = self.extras.wait(&self.shared.wake, timeout);
-        // Only the wait itself: a sink that hung is no excuse for the worker.
         let late_ms = (clock::mono_ms() - before_ms).saturating_sub(wait_ms);
         if late_ms > STARVED_MS {
             self.excuse(late_ms);
@@ -425,6 +428,16 @@ impl Publisher {
         let ahead = deadlines.into_iter().flatten().filter(|due| *due >= now);
         let next_due = ahead.min().map_or(u64::MAX, |due| (due + 1).max(now + LEAST_WAIT_MS));
         self.next_beat_ms.min(next_due).min(self.extras.due_ms().unwrap_or(u64::MAX))
+    }
+
+    /// A process that was stopped in the middle of a beat, and a sink that hung, look alike from here. The first is
+    /// rare and excused; the second comes again and again, and is no excuse for the worker. So: once in a promise.
+    fn excuse_stall(&mut self, now_ms: u64) {
+        let stalled_ms = now_ms.saturating_sub(self.record.at_mono_ms);
+        if stalled_ms > STARVED_MS && now_ms >= self.next_excuse_ms {
+            self.next_excuse_ms = now_ms.saturating_add(self.record.promise_ms);
+            self.excuse(stalled_ms);
+        }
     }
 
     /// Deadlines are in time in which the worker could run: what this thread could not run, neither could the
@@ -591,3 +604,6 @@ impl Publisher {
         removed
     }
 }
+
+#[cfg(test)]
+mod tests;

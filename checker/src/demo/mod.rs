@@ -9,21 +9,20 @@ mod show;
 mod trial;
 pub mod worker;
 
-use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use heartbeat::observe::{Owner, observe};
 use heartbeat::verdict::Verdict;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::crew::Crew;
 use self::script::{ACTS, Act, CONTROL, Fault};
 use self::show::{Line, Mark, Show, human};
 use self::trial::{Look, Trial};
 use crate::exit::Exit;
+use crate::interrupt::{Interrupt, Signal};
+use crate::stream;
 
 /// Between two rounds of looks at all workers.
 const ROUND: Duration = Duration::from_millis(5);
@@ -55,9 +54,8 @@ pub fn run(_args: &Args) -> Exit {
     match Play::perform(&interrupt) {
         Ok(exit) => exit,
         Err(End::Interrupted(signal)) => {
-            tell("interrupted: the workers are ended, their folder is removed");
-            // Returns only where it could not end the process.
-            let _ = signal_hook::low_level::emulate_default_handler(signal);
+            stream::complain("interrupted: the workers are ended, their folder is removed");
+            signal.end();
             Exit::Failed
         }
         // Nobody looks any more.
@@ -67,45 +65,19 @@ pub fn run(_args: &Args) -> Exit {
 }
 
 fn failed(error: &io::Error) -> Exit {
-    tell(&format!("the demo cannot run: {error}"));
+    stream::complain(&format!("the demo cannot run: {error}"));
     Exit::Unexpected
-}
-
-fn tell(text: &str) {
-    // Where standard error is closed, there is nobody to tell.
-    let _ = writeln!(io::stderr(), "checker: {text}");
 }
 
 /// Why the play ended before its end.
 enum End {
-    Interrupted(i32),
+    Interrupted(Signal),
     Error(io::Error),
 }
 
 impl From<io::Error> for End {
     fn from(error: io::Error) -> Self {
         Self::Error(error)
-    }
-}
-
-/// The signal that asked for the end; 0 while none did.
-struct Interrupt(Arc<AtomicUsize>);
-
-impl Interrupt {
-    fn catch() -> io::Result<Self> {
-        let caught = Arc::new(AtomicUsize::new(0));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            let number = usize::try_from(signal).unwrap_or_default();
-            signal_hook::flag::register_usize(signal, Arc::clone(&caught), number)?;
-        }
-        Ok(Self(caught))
-    }
-
-    fn check(&self) -> Result<(), End> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => Ok(()),
-            signal => Err(End::Interrupted(i32::try_from(signal).unwrap_or(SIGTERM))),
-        }
     }
 }
 
@@ -253,7 +225,9 @@ impl<'i> Play<'i> {
     /// One look at every worker.
     fn round(&mut self) -> Result<(), End> {
         thread::sleep(ROUND);
-        self.interrupt.check()?;
+        if let Some(signal) = self.interrupt.caught() {
+            return Err(End::Interrupted(signal));
+        }
         for (seen, member) in self.seen.iter_mut().zip(self.crew.members()) {
             let observation = observe(&member.file, Owner::Own);
             let judgement = observation.judge(None);

@@ -18,6 +18,7 @@ use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
 use crate::exit::Exit;
+use crate::stream;
 
 /// What the loop hashes: a file that every such worker has.
 const INPUT: &str = "/proc/self/exe";
@@ -70,8 +71,7 @@ pub fn run(args: &Args) -> Exit {
     match work(args) {
         Ok(()) => Exit::Passed,
         Err(error) => {
-            // Where standard error is closed, there is nobody to tell.
-            let _ = writeln!(io::stderr(), "checker: {error}");
+            stream::complain(&error.to_string());
             Exit::Failed
         }
     }

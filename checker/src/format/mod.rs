@@ -7,11 +7,11 @@ mod health;
 mod json;
 mod nagios;
 mod openmetrics;
-mod plain;
+pub mod plain;
 #[cfg(test)]
 mod samples;
 mod text;
-mod time;
+pub mod time;
 
 use clap::ValueEnum;
 use shared::checks::worker::Answer;

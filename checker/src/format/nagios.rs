@@ -58,7 +58,7 @@ fn text(state: PluginState, what: &str) -> String {
 
 fn seconds(ms: u64) -> String {
     let mut text = (ms / 1_000).to_string();
-    if ms % 1_000 != 0 {
+    if !ms.is_multiple_of(1_000) {
         // Writing to a string cannot fail.
         let _ = write!(text, ".{:03}", ms % 1_000);
     }

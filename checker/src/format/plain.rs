@@ -18,7 +18,7 @@ impl fmt::Write for Escaping<'_, '_> {
         for part in text.split_inclusive(steers) {
             match part.char_indices().next_back() {
                 Some((at, last)) if steers(last) => {
-                    write!(self.0, "{}{}", &part[..at], last.escape_unicode())?
+                    write!(self.0, "{}{}", &part[..at], last.escape_unicode())?;
                 }
                 _ => self.0.write_str(part)?,
             }

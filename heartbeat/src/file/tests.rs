@@ -12,7 +12,7 @@ use crate::record::tests::least;
 
 /// A record that is whole only where its end goes with its middle: in each second one 3,000 bytes lie between.
 fn numbered(seq: u64) -> Record {
-    let queues = if seq % 2 == 0 { vec!["q".repeat(3_000)] } else { Vec::new() };
+    let queues = if seq.is_multiple_of(2) { vec!["q".repeat(3_000)] } else { Vec::new() };
     Record { seq, queues, version: Some(seq.to_string()), ..least() }
 }
 
@@ -71,7 +71,7 @@ fn read_whole_records(path: &Path, reads: &AtomicU64, wanted: u64) -> u64 {
         let end = bytes.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
         let record = [&bytes[..end], b"\n"].concat();
         let seq = form.seq(&record).unwrap_or_else(|| panic!("torn: {}", bytes.escape_ascii()));
-        if number % 64 == 0 {
+        if number.is_multiple_of(64) {
             assert_eq!(Record::parse(&bytes), Ok(numbered(seq)));
         }
         assert!(seq >= last, "back from {last} to {seq}");
@@ -94,7 +94,7 @@ fn race(path: &Path, wanted: u64, mut write: impl FnMut(u64) + Send) -> (u64, u6
             seq
         });
         let readers = [(); 2].map(|()| scope.spawn(|| read_whole_records(path, &reads, wanted)));
-        let seen = readers.map(|reader| reader.join());
+        let seen = readers.map(thread::ScopedJoinHandle::join);
         over.store(true, Ordering::Relaxed);
         (writer.join().unwrap(), seen.into_iter().map(Result::unwrap).sum())
     })

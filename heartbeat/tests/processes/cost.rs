@@ -36,11 +36,11 @@ pub fn measure(state: &State, what: &str) -> String {
     let pulses = || {
         for _ in 0..10_000 {
             heartbeat.pulse();
-            heartbeat.pulse_within(Duration::from_secs(60));
+            heartbeat.pulse_within(Duration::from_mins(1));
         }
     };
     let tasks = || {
-        for deadline in [None, Some(Duration::from_secs(60))] {
+        for deadline in [None, Some(Duration::from_mins(1))] {
             for _ in 0..2_500 {
                 let _outer = heartbeat.task("outer", deadline);
                 heartbeat
@@ -55,7 +55,7 @@ pub fn measure(state: &State, what: &str) -> String {
             thread::sleep(Duration::from_millis(1));
         }
     };
-    let _running = heartbeat.task("a task that runs all the while", Duration::from_secs(3_600));
+    let _running = heartbeat.task("a task that runs all the while", Duration::from_hours(1));
     heartbeat.pulse();
     let work: &dyn Fn() = match what {
         "pulses" => &pulses,

@@ -47,12 +47,13 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o7777
 }
 
+type Make<'a> = &'a dyn Fn(&Path);
+
 fn what_is_no_regular_file_is_refused_and_left_as_it_was() {
     let (folder, path) = place();
     let target = folder.path().join("target");
     let nowhere = folder.path().join("nowhere");
     fs::write(&target, "precious").unwrap();
-    type Make<'a> = &'a dyn Fn(&Path);
     let kinds: [(&str, Make<'_>, &str); 6] = [
         ("a link", &|path| symlink(&target, path).unwrap(), "it is a symbolic link"),
         ("a dangling link", &|path| symlink(&nowhere, path).unwrap(), "it is a symbolic link"),

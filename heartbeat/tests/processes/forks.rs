@@ -113,7 +113,7 @@ fn storm(state: &mut State) -> String {
             let heartbeat = state.shared();
             thread::spawn(move || {
                 while !OVER.load(Ordering::SeqCst) {
-                    drop(heartbeat.task("busy", Duration::from_secs(60)));
+                    drop(heartbeat.task("busy", Duration::from_mins(1)));
                     heartbeat.pulse();
                     heartbeat.ready();
                     heartbeat.status();

@@ -3,6 +3,8 @@
 //! This test program is also the worker: started with `--worker` it does what its standard input says (see
 //! [`worker`]), so that a test never has to guess how far a worker has come.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "all of this is a test")]
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;

@@ -43,6 +43,19 @@ pub enum Want {
     Ready,
 }
 
+impl Want {
+    /// The choices.
+    pub const ALL: [Self; 2] = [Self::Live, Self::Ready];
+
+    /// The choice's word on a command line and in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Ready => "ready",
+        }
+    }
+}
+
 /// What a task past its deadline counts for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overdue {
@@ -53,6 +66,19 @@ pub enum Overdue {
     Warn,
 }
 
+impl Overdue {
+    /// The choices.
+    pub const ALL: [Self; 2] = [Self::Fail, Self::Warn];
+
+    /// The choice's word on a command line and in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "fail",
+            Self::Warn => "warn",
+        }
+    }
+}
+
 /// What an answer of `unknown` counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
@@ -60,6 +86,19 @@ pub enum Unknown {
     Pass,
     /// It fails.
     Fail,
+}
+
+impl Unknown {
+    /// The choices.
+    pub const ALL: [Self; 2] = [Self::Pass, Self::Fail];
+
+    /// The choice's word on a command line and in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+        }
+    }
 }
 
 /// What was found out about one worker.
@@ -270,7 +309,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut settings = Settings::new(file.path());
         assert_eq!(settings.answer().verdict, Verdict::Corrupt);
-        settings.max_age = Some(Duration::from_secs(60));
+        settings.max_age = Some(Duration::from_mins(1));
         let answer = settings.answer();
         assert_eq!((answer.verdict, answer.passed, answer.budget_ms), (Verdict::Alive, true, Some(60_000)));
         assert!(answer.age_ms.is_some() && answer.worker().is_none() && answer.cluster().is_none());

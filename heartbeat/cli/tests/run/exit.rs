@@ -37,7 +37,10 @@ fn a_command_that_is_not_there_is_127_and_one_that_cannot_run_126() {
         ("./plain", 126, "heartbeat: ./plain: cannot be executed: Permission denied (os error 13)\n"),
         ("./", 126, "heartbeat: ./: cannot be executed: Permission denied (os error 13)\n"),
     ] {
-        assert_eq!(exit(bench.command(HEARTBEAT).args(["run", "--file", "beat", "--", program])), status);
+        let mut command = bench.command(HEARTBEAT);
+        // Where a folder in PATH may not be searched, nobody can know that a command is not there.
+        command.env("PATH", "/usr/bin:/bin").args(["run", "--file", "beat", "--", program]);
+        assert_eq!(exit(&mut command), status);
         assert_eq!(bench.stderr(), line);
         assert!(!bench.path("beat").exists(), "{program}");
     }

@@ -138,3 +138,17 @@ fn a_command_in_a_session_of_its_own_is_asked_and_killed_all_the_same() {
     assert!(matches!(program.exit(), 137 | 143));
     assert!(!bench.path("beat").exists());
 }
+
+#[test]
+fn what_a_process_sends_is_for_the_command_alone_and_not_for_its_children() {
+    let bench = Bench::new();
+    let script = "sh -c 'trap \"touch reached\" TERM; touch child; while :; do sleep 0.01; done' &
+        trap 'touch asked' TERM; until [ -e child ]; do sleep 0.01; done; touch ready
+        until [ -e finish ]; do sleep 0.01; done; kill -KILL $!; exit 5";
+    let program = bench.ready(&mut bench.run(&[], script));
+    program.signal(Signal::SIGTERM);
+    until("the command was asked", || bench.path("asked").exists());
+    std::fs::write(bench.path("finish"), "").unwrap();
+    assert_eq!(program.exit(), 5);
+    assert!(!bench.path("reached").exists());
+}

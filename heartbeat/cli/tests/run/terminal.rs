@@ -11,14 +11,15 @@ use heartbeat::record::Status;
 use heartbeat::verdict::Verdict;
 use nix::libc;
 use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, setsid, tcgetpgrp};
 
 use crate::bench::{Bench, HEARTBEAT, Program, equal, start, state, until};
 
-/// Tells each SIGINT that it gets, and ends when asked by a file. For bash: other shells start programs by `vfork`, and one
-/// whose child is stopped in the middle of that is not stopped itself.
-const TELLING: &str = "n=0; trap 'n=$((n+1)); echo interrupt $n' INT; echo $$ > pid; touch ready
-    until [ -e finish ]; do sleep 0.01; done; exit 5";
+/// Tells each SIGINT that it gets, and ends when asked by a file. It waits without a child: bash forgets a SIGINT that comes
+/// just as a child ends, and a shell that is in the middle of starting one by `vfork` cannot be stopped.
+const TELLING: &str = "n=0; trap 'n=$((n+1)); echo interrupt $n' INT; mkfifo never; exec 3<> never
+    echo $$ > pid; touch ready; until [ -e finish ]; do read -t 0.01 -u 3; done; exit 5";
 
 const RUN_TELLING: &str = "exec bash ./script";
 
@@ -139,6 +140,23 @@ fn ctrl_c_reaches_the_command_once_where_its_input_is_not_the_terminal() {
 }
 
 #[test]
+fn ctrl_c_reaches_the_commands_children_as_it_would_without_heartbeat_run() {
+    for input in [Input::Terminal, Input::Nothing] {
+        let bench = Bench::new();
+        let script = "trap 'touch asked' INT
+            sh -c 'trap \"touch reached\" INT; touch ready; until [ -e finish ]; do sleep 0.01; done'
+            exit 5";
+        let (terminal, program) = Terminal::start(&bench, &mut bench.run(&[], script), input);
+        until("the command is ready", || bench.path("ready").exists());
+        terminal.press(CTRL_C);
+        until("the command's child is reached", || bench.path("reached").exists());
+        finish(&bench);
+        assert_eq!(program.exit(), 5);
+        assert!(bench.path("asked").exists());
+    }
+}
+
+#[test]
 fn ctrl_z_suspends_nothing_where_no_shell_could_continue_it() {
     for input in [Input::Terminal, Input::Nothing] {
         let bench = Bench::new();
@@ -194,6 +212,33 @@ fn ctrl_z_suspends_both_and_the_shell_continues_both_in_foreground_and_backgroun
         terminal.until_shown("status 5\r");
         assert_eq!(interrupts(&terminal), ["interrupt 1", "interrupt 2"]);
     }
+}
+
+#[test]
+fn a_command_stopped_by_a_process_is_continued_by_a_process_and_suspends_no_job() {
+    let bench = Bench::new();
+    let (terminal, _bash) = Terminal::bash(&bench);
+    terminal.press(&format!("{HEARTBEAT} run --promise 200ms -- bash ./script\n"));
+    let command = bench.pid("pid");
+    until("the command is ready", || bench.path("ready").exists());
+    kill(command, Signal::SIGSTOP).unwrap();
+    bench.until_verdict(Verdict::Silent);
+    assert_eq!(state(parent(command)), Some('S'));
+    kill(command, Signal::SIGCONT).unwrap();
+    bench.until_verdict(Verdict::Alive);
+}
+
+#[test]
+fn the_command_is_in_the_foreground_again_where_heartbeat_run_alone_was_stopped() {
+    let bench = Bench::new();
+    let (terminal, bash) = Terminal::bash(&bench);
+    terminal.press(&format!("{HEARTBEAT} run -- bash ./script\n"));
+    let command = bench.pid("pid");
+    until("the command is ready", || bench.path("ready").exists());
+    kill(parent(command), Signal::SIGSTOP).unwrap();
+    equal(&Some(bash.pid()), || terminal.foreground());
+    terminal.press("fg\n");
+    equal(&Some(command), || terminal.foreground());
 }
 
 #[test]

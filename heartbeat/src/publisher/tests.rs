@@ -1,0 +1,102 @@
+//! What the publisher makes of time in which it could not run. No thread, and nothing is waited for: stalls are
+//! told to it by setting the moments that it remembers.
+
+use super::*;
+use crate::record::tests::least;
+
+const PROMISE_MS: u64 = 60_000;
+
+/// A publisher of this process, without a file, that has just made its first beat.
+fn publisher(phase: Phase) -> Publisher {
+    let pid = std::process::id();
+    let Process::Present { start, .. } = observe::process(pid) else { panic!("no process of our own") };
+    let shared = Shared::new(phase, Subject { pid, start }, 500, None).unwrap();
+    let record = Record { pid, pid_start: start, interval_ms: 10, promise_ms: PROMISE_MS, ..least() };
+    let mut publisher = Publisher::new(Arc::new(shared), record, None, Extras::default());
+    publisher.begin().unwrap();
+    publisher
+}
+
+impl Publisher {
+    /// Makes all that the publisher remembers `ms` older, as if it had not run since.
+    fn stall(&mut self, ms: u64) {
+        self.record.at_mono_ms -= ms;
+        self.next_beat_ms -= ms;
+        self.live_mono_ms -= ms;
+    }
+
+    fn verdict_after_a_turn(&mut self) -> Verdict {
+        assert!(self.turn());
+        self.verdict
+    }
+}
+
+/// Marks a pulse with a budget of 500 ms, `ago_ms` ago.
+fn pulsed(publisher: &Publisher, ago_ms: u64) {
+    publisher.shared.mark.set(clock::mono_ms() - ago_ms, Budget::from_millis(500));
+}
+
+#[test]
+fn a_process_that_was_stopped_in_the_middle_of_a_beat_is_not_blamed_for_it() {
+    let mut publisher = publisher(Phase::Running);
+    pulsed(&publisher, 2_000);
+    let _task = publisher.shared.tasks.start("job", clock::mono_ms() - 2_000, Some(clock::mono_ms() - 1_500));
+    publisher.stall(2_000);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+    let due = publisher.record.pulse.unwrap().due_mono_ms;
+    assert!(due > publisher.record.at_mono_ms, "the loop has what it had left before the stop");
+}
+
+#[test]
+fn a_start_and_a_drain_have_their_time_back_too() {
+    for phase in [
+        Phase::Starting { until_ms: clock::mono_ms() - 1_500 },
+        Phase::Draining { until_ms: Some(clock::mono_ms() - 1_500) },
+    ] {
+        let mut publisher = publisher(phase);
+        publisher.stall(2_000);
+        let verdict = publisher.verdict_after_a_turn();
+        assert!(matches!(verdict, Verdict::Starting | Verdict::Draining), "{verdict}");
+    }
+}
+
+#[test]
+fn a_sink_that_hangs_again_and_again_is_no_excuse_for_a_loop_that_stands() {
+    let mut publisher = publisher(Phase::Running);
+    pulsed(&publisher, 2_000);
+    publisher.stall(2_000);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+    pulsed(&publisher, 2_000);
+    publisher.stall(2_000);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Wedged);
+    // A promise later it may be a stop again.
+    publisher.next_excuse_ms -= PROMISE_MS;
+    pulsed(&publisher, 2_000);
+    publisher.stall(2_000);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+}
+
+#[test]
+fn a_short_stall_moves_no_deadline() {
+    let mut publisher = publisher(Phase::Running);
+    pulsed(&publisher, 0);
+    let due = publisher.shared.mark.get().unwrap().due_mono_ms;
+    publisher.stall(50);
+    publisher.excuse_stall(publisher.record.at_mono_ms + 100);
+    assert_eq!(publisher.shared.mark.get().unwrap().due_mono_ms, due);
+    publisher.excuse_stall(publisher.record.at_mono_ms + 101);
+    assert_eq!(publisher.shared.mark.get().unwrap().due_mono_ms, due + 101);
+}
+
+#[test]
+fn a_loop_that_stands_is_wedged_with_the_first_look_after_its_budget() {
+    let mut publisher = publisher(Phase::Running);
+    pulsed(&publisher, 501);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Wedged);
+    assert_eq!(publisher.record.status, Status::Idle);
+    // The mtime that goes with such a beat is left behind.
+    assert!(publisher.record.at_mono_ms >= publisher.live_mono_ms);
+    pulsed(&publisher, 0);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+    assert_eq!(publisher.live_mono_ms, publisher.record.at_mono_ms);
+}
