@@ -104,10 +104,10 @@ impl StatKey {
 
     /// Asks for the end, with the withdrawal of the worker; does not wait.
     pub fn request_stop(&self) {
+        // A beat that waits for its answer no longer matters. First, because the withdrawal begins by taking it back.
+        self.desk.given_up.store(true, Ordering::Relaxed);
         self.desk.mailbox().stop = true;
         self.desk.changed.notify_one();
-        // A beat that waits for its answer no longer matters.
-        self.desk.given_up.store(true, Ordering::Relaxed);
     }
 
     /// Waits for the end, a little more than 1 s at most.

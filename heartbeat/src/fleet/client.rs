@@ -27,11 +27,17 @@ const MOST_HOPS: usize = 5;
 pub struct Script {
     code: &'static str,
     hash: String,
+    once: bool,
 }
 
 impl Script {
     pub fn new(code: &'static str) -> Self {
-        Self { code, hash: redis::Script::new(code).get_hash().to_owned() }
+        Self { code, hash: redis::Script::new(code).get_hash().to_owned(), once: false }
+    }
+
+    /// Always sent whole: for what is asked once, and perhaps without a chance to hear that it is not known.
+    pub fn once(code: &'static str) -> Self {
+        Self { once: true, ..Self::new(code) }
     }
 }
 
@@ -52,6 +58,7 @@ impl Ask<'_> {
         match self {
             Self::Command(command) => command.write_packed_command(bytes),
             Self::Script { script, keys, arguments } => {
+                let whole = whole || script.once;
                 let mut command = if whole { cmd("EVAL") } else { cmd("EVALSHA") };
                 if whole {
                     command.arg(script.code);
@@ -82,11 +89,14 @@ pub struct Refusal {
 impl Refusal {
     /// As an error that came from `place`.
     pub fn at(&self, place: &str) -> Error {
-        let kind = match self.code.as_str() {
-            "NOPERM" | "NOAUTH" | "WRONGPASS" => ErrorKind::Denied,
-            _ => ErrorKind::Server,
-        };
-        let text = Printable(&self.details);
+        // Of a denial within a script the code says nothing.
+        let denied = matches!(self.code.as_str(), "NOPERM" | "NOAUTH" | "WRONGPASS")
+            || self.details.starts_with("The user executing the script can't");
+        let kind = if denied { ErrorKind::Denied } else { ErrorKind::Server };
+        // Where in a script it happened is for nobody.
+        let details =
+            self.details.split_once(" script: ").map_or(self.details.as_str(), |(details, _)| details);
+        let text = Printable(details);
         let hint = match self.kind {
             Some(ServerErrorKind::Moved) => " (a Redis Cluster: its URL is redis+cluster://)",
             _ => "",

@@ -12,17 +12,17 @@ pub const FORGET_MS: u64 = 3_600_000;
 pub const MOST_PRUNED: u64 = 16;
 
 macro_rules! script {
-    ($name:literal) => {
-        LazyLock::new(|| Script::new(include_str!(concat!("scripts/", $name, ".lua"))))
+    ($made:ident, $name:literal) => {
+        LazyLock::new(|| Script::$made(include_str!(concat!("scripts/", $name, ".lua"))))
     };
 }
 
-pub static BEAT: LazyLock<Script> = script!("beat");
-pub static WITHDRAW: LazyLock<Script> = script!("withdraw");
-pub static COUNT: LazyLock<Script> = script!("count");
-pub static MEMBERS: LazyLock<Script> = script!("members");
-pub static LOST: LazyLock<Script> = script!("lost");
-pub static NAMED: LazyLock<Script> = script!("named");
+pub static BEAT: LazyLock<Script> = script!(new, "beat");
+pub static WITHDRAW: LazyLock<Script> = script!(once, "withdraw");
+pub static COUNT: LazyLock<Script> = script!(new, "count");
+pub static MEMBERS: LazyLock<Script> = script!(new, "members");
+pub static LOST: LazyLock<Script> = script!(new, "lost");
+pub static NAMED: LazyLock<Script> = script!(new, "named");
 
 /// A cluster's keys. They share a hash tag, so a Redis Cluster keeps them on one node.
 #[derive(Debug)]

@@ -118,7 +118,8 @@ impl fmt::Display for Invalid {
             Self::Service => "it names no service: redis+sentinel://HOST,HOST/SERVICE",
             Self::Option => {
                 "it has an option that is not known there, or twice: ca, cert and key are for TLS, \
-                 sentinel_user and sentinel_password for Sentinel, db, user and pass for unix://"
+                 sentinel_user and sentinel_password for Sentinel, db, user and pass for unix:// \
+                 (write ? in a password as %3F)"
             }
             Self::Certificate => "a client certificate needs both cert and key",
             Self::Fragment => "it has a # (write # in a password as %23)",
