@@ -14,6 +14,9 @@ mod text;
 pub mod time;
 
 use clap::ValueEnum;
+use shared::Status;
+#[cfg(feature = "redis")]
+use shared::checks::cluster;
 use shared::checks::worker::Answer;
 
 use crate::exit::{Exit, PluginState};
@@ -49,11 +52,33 @@ impl Format {
 
     /// How a command ends that gives this answer about a worker.
     pub fn worker_exit(self, answer: &Answer) -> Exit {
-        match (self, answer.passed) {
-            (Self::Nagios, _) => Exit::Plugin(nagios::state(answer.status)),
+        self.exit(answer.status, answer.passed)
+    }
+
+    fn exit(self, status: Status, passed: bool) -> Exit {
+        match (self, passed) {
+            (Self::Nagios, _) => Exit::Plugin(nagios::state(status)),
             (_, true) => Exit::Passed,
             (_, false) => Exit::Failed,
         }
+    }
+
+    /// An answer about a cluster, as text.
+    #[cfg(feature = "redis")]
+    pub fn cluster(self, answer: &cluster::Answer) -> String {
+        match self {
+            Self::Text => text::cluster(answer),
+            Self::Json => json::cluster(answer),
+            Self::HealthJson => health::cluster(answer),
+            Self::Nagios => nagios::cluster(answer),
+            Self::Openmetrics => openmetrics::cluster(answer),
+        }
+    }
+
+    /// How a command ends that gives this answer about a cluster.
+    #[cfg(feature = "redis")]
+    pub fn cluster_exit(self, answer: &cluster::Answer) -> Exit {
+        self.exit(answer.status, answer.passed)
     }
 
     /// What stands on standard output where the arguments are wrong or the command fails: nothing, but for a
