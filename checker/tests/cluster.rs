@@ -250,7 +250,7 @@ fn a_worker_to_be_killed() {
     let builder = builder.cluster("orders").worker("victim").queues(["mail"]);
     let _beats =
         builder.interval(Duration::from_millis(100)).promise(Duration::from_secs(1)).start().unwrap();
-    thread::sleep(Duration::from_secs(60));
+    thread::sleep(Duration::from_mins(1));
 }
 
 // --- what cannot be told ----------------------------------------------------------------------------------------

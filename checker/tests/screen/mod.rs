@@ -1,7 +1,5 @@
 //! A command in a pseudo-terminal, and what a person would see there.
 
-#![allow(dead_code, reason = "each test program uses its part")]
-
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::num::NonZero;
