@@ -11,12 +11,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heartbeat::duration::Human;
 use heartbeat::fleet::Url;
 
 use self::carrier::{Carrier, Outcome};
 use self::folder::Folder;
-use self::roster::{Roster, Which};
+use self::roster::{Errand, Roster, Which};
 use self::service::Service;
 use self::wake::{End, Wake};
 use crate::cli::Agent;
@@ -28,6 +27,13 @@ const LOOK_GAP: Duration = Duration::from_millis(50);
 
 /// Between two publications, at least, where something cannot wait for the interval.
 const URGENT_GAP: Duration = Duration::from_millis(100);
+
+/// How much is sent to a Redis that has not answered yet, or not of late. It also teaches Redis the script, of which
+/// it is then told no more than the name.
+const PROBE: usize = 1;
+
+/// What one errand adds to the time that a round trip may take.
+const EACH: Duration = Duration::from_micros(500);
 
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -104,6 +110,8 @@ struct Pace {
     not_before: Instant,
     backoff: Duration,
     failing: bool,
+    /// Whether Redis has answered the last time.
+    answered: bool,
 }
 
 impl Pace {
@@ -118,12 +126,19 @@ impl Pace {
             not_before: now + interval.min(Duration::from_secs(1)).mul_f64(fraction()),
             backoff: LEAST_BACKOFF,
             failing: false,
+            answered: false,
         }
     }
 
     /// How long one round trip may take.
-    fn patience(&self) -> Duration {
-        (self.interval * 3).clamp(Duration::from_secs(1), Duration::from_secs(5))
+    fn patience(&self, errands: usize) -> Duration {
+        let usual = (self.interval * 3).clamp(Duration::from_secs(1), Duration::from_secs(5));
+        usual + EACH * u32::try_from(errands).unwrap_or(u32::MAX)
+    }
+
+    /// How much one round trip may carry.
+    fn most(&self) -> usize {
+        if self.answered { roster::MOST_ERRANDS } else { PROBE }
     }
 
     /// Between half and all of a time that doubles.
@@ -132,6 +147,7 @@ impl Pace {
         self.not_before = now + self.backoff.min(most).mul_f64(0.5 + fraction() / 2.0);
         self.backoff = (self.backoff * 2).min(MOST_BACKOFF);
         self.beats_due = true;
+        self.answered = false;
     }
 }
 
@@ -200,13 +216,15 @@ impl Publisher {
         } else {
             return;
         };
-        let errands = self.roster.errands(which);
+        let most = self.pace.most();
+        let errands = self.roster.errands(which, most);
         if which == Which::All {
-            self.pace.beats_due = errands.len() >= roster::MOST_ERRANDS;
+            self.pace.beats_due = errands.len() >= most;
         }
         if !errands.is_empty() {
             self.pace.sent = now;
-            self.carrier.send(errands, now + self.pace.patience());
+            let until = now + self.pace.patience(errands.len());
+            self.carrier.send(errands, until);
         }
     }
 
@@ -230,6 +248,7 @@ impl Publisher {
         match &outcome.error {
             None => {
                 self.pace.backoff = LEAST_BACKOFF;
+                self.pace.answered = true;
                 if std::mem::take(&mut self.pace.failing) {
                     tell(format_args!("heartbeat: Redis at {} is reached again", self.place));
                 }
@@ -255,23 +274,29 @@ impl Publisher {
         {
             self.roster.done(&outcome.told);
         }
-        let errands = self.roster.farewell();
-        if errands.is_empty() {
-            return;
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        let error = if self.carrier.is_free() {
-            self.carrier.send(errands, until);
-            match self.carrier.wait(until + Duration::from_millis(100)) {
-                Some(outcome) => outcome.error.map(|error| error.to_string()),
-                None => Some(format!("no answer within {}", Human(millis(left)))),
+        let mut errands = self.roster.farewell();
+        let rest = errands.split_off(errands.len().min(PROBE));
+        for errands in [errands, rest] {
+            if let Err(why) = self.carry(errands, until) {
+                tell(format_args!("heartbeat: cannot withdraw from Redis: {why}"));
+                return;
             }
-        } else {
-            Some("no answer in time".to_owned())
-        };
-        if let Some(error) = error {
-            tell(format_args!("heartbeat: cannot withdraw from Redis: {error}"));
         }
+    }
+
+    /// Carries a last load, and waits for it.
+    fn carry(&mut self, errands: Vec<Errand>, until: Instant) -> Result<(), String> {
+        if errands.is_empty() {
+            return Ok(());
+        }
+        let late = || "no answer in time".to_owned();
+        if !self.carrier.is_free() {
+            return Err(late());
+        }
+        self.carrier.send(errands, until);
+        // A little more: its own deadline is the better answer.
+        let outcome = self.carrier.wait(until + Duration::from_millis(50)).ok_or_else(late)?;
+        outcome.error.map_or(Ok(()), |error| Err(error.to_string()))
     }
 }
 

@@ -14,7 +14,7 @@ use heartbeat::record::{Id, Record};
 use heartbeat::verdict::Verdict;
 
 /// The most errands of one round trip: as many as Redis does in a fraction of a second.
-pub const MOST_ERRANDS: usize = 10_000;
+pub const MOST_ERRANDS: usize = 20_000;
 
 /// By what a file is known to be the same as before, without a look into it: inode and time of the last change.
 pub type Stamp = (u64, i64, i64);
@@ -240,9 +240,9 @@ impl Roster {
         !self.leaving.is_empty() || self.workers.values().any(wanted)
     }
 
-    /// What is to be told, the most urgent first, each worker once.
-    pub fn errands(&mut self, which: Which) -> Vec<Errand> {
-        let mut errands: Vec<_> = self.leaving.values().take(MOST_ERRANDS).map(Errand::withdrawal).collect();
+    /// What is to be told, the most urgent first, each worker once; no more than `most`.
+    pub fn errands(&mut self, which: Which, most: usize) -> Vec<Errand> {
+        let mut errands: Vec<_> = self.leaving.values().take(most).map(Errand::withdrawal).collect();
         let living = self.living_names();
         let mut asked = HashSet::new();
         for urgent in [true, false] {
@@ -252,10 +252,7 @@ impl Roster {
             for worker in self.workers.values_mut() {
                 let Some(mut what) = worker.errand() else { continue };
                 let Some(record) = worker.seen.record() else { continue };
-                if worker.is_urgent(what) != urgent
-                    || errands.len() >= MOST_ERRANDS
-                    || !asked.insert(record.id)
-                {
+                if worker.is_urgent(what) != urgent || errands.len() >= most || !asked.insert(record.id) {
                     continue;
                 }
                 // Who has started anew under its name has taken its place.

@@ -16,7 +16,7 @@ fn workers_that_know_nothing_of_redis_are_published_with_their_queues() {
     let scene = Scene::new();
     let _agent = scene.agent();
     let _one = scene.worker("one").start().unwrap();
-    let _other = scene.worker("other").start_deadline(Duration::from_secs(60)).start().unwrap();
+    let _other = scene.worker("other").start_deadline(Duration::from_mins(1)).start().unwrap();
     scene.until_counts(2, 1);
     let members = scene.members();
     let verdict = |name: &str| {
@@ -72,7 +72,7 @@ fn a_wedged_worker_leaves_the_queue_and_comes_back_with_its_next_pulse() {
     scene.until_counts(1, 1);
     scene.until_counts(1, 0);
     assert_eq!(scene.members()[0].judge(None).verdict, Verdict::Wedged);
-    worker.pulse_within(Duration::from_secs(600));
+    worker.pulse_within(Duration::from_mins(10));
     scene.until_counts(1, 1);
 }
 

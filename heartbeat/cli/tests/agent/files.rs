@@ -52,8 +52,8 @@ fn another_users_file_counts_only_where_that_user_is_named() {
     let scene = Scene::new();
     let _worker = scene
         .worker("w")
-        .interval(std::time::Duration::from_secs(60))
-        .promise(std::time::Duration::from_secs(300))
+        .interval(std::time::Duration::from_mins(1))
+        .promise(std::time::Duration::from_mins(5))
         .start()
         .unwrap();
     // Root may own any file for anybody, so the agent is somebody else.
