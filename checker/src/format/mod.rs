@@ -98,3 +98,50 @@ impl Format {
         }
     }
 }
+
+#[cfg(all(test, feature = "redis"))]
+mod tests {
+    use shared::checks::cluster::{Facts, Missing, Queue, Settings, Silent};
+
+    use super::*;
+
+    /// An answer whose every name means harm.
+    fn harmed(harm: &str) -> cluster::Answer {
+        let name = harm.to_owned();
+        let settings = Settings::new("redis://:S3cret@h".parse().unwrap(), harm);
+        let mut answer = settings.cannot_tell(format!("why {harm}"), Some(name.clone()));
+        answer.queues = vec![Queue { name: name.clone(), min: 1 }];
+        answer.facts = Some(Facts {
+            queues: vec![3],
+            lost: vec![Silent { worker: name.clone(), silent_ms: 1 }],
+            lost_count: 1,
+            missing: vec![Missing { worker: name.clone(), why: name }],
+            ..Facts::default()
+        });
+        answer
+    }
+
+    #[test]
+    fn whatever_a_clusters_names_hold_they_stay_within_their_place_in_the_format() {
+        for harm in
+            ["a\u{202e}b\n\u{1b}[2J", "a | age=1s", "\"},\"status\":\"pass", "a\" 1\\", "# EOF", "'a'='b'"]
+        {
+            let answer = harmed(harm);
+            for format in [Format::Text, Format::Nagios, Format::Json, Format::HealthJson] {
+                let shown = format.cluster(&answer);
+                assert_eq!(shown.matches(char::is_control).collect::<Vec<_>>(), ["\n"], "{shown:?}");
+                assert!(!shown.contains("S3cret"));
+            }
+            let read: serde_json::Value = serde_json::from_str(&Format::Json.cluster(&answer)).unwrap();
+            assert_eq!((&read["status"], &read["cluster"]), (&"unknown".into(), &harm.into()));
+            assert_eq!(read["queues"][harm], 3);
+            let nagios = Format::Nagios.cluster(&answer);
+            assert_eq!(nagios.matches('|').count(), 1, "{nagios}");
+            let metrics = Format::Openmetrics.cluster(&answer);
+            assert!(
+                metrics.lines().all(|line| line.starts_with("heartbeat_cluster_") || line.starts_with("# "))
+            );
+            assert_eq!(metrics.matches("# EOF\n").count(), 1, "{metrics}");
+        }
+    }
+}
