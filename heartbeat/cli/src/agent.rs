@@ -189,6 +189,8 @@ impl Publisher {
                 self.roster.recheck();
                 self.pace.beats_due = true;
             }
+            // The looks may have taken their time.
+            let now = Instant::now();
             self.publish_what_is_due(now);
             if !std::mem::replace(&mut ready, true) {
                 service.ready();

@@ -151,25 +151,19 @@ impl Folder {
     }
 
     fn list(&mut self, roster: &mut Roster) -> io::Result<()> {
-        let mut listed = HashSet::new();
-        for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
-            if is_hidden(&name) {
-                continue;
+        let listed = names(&self.path)?;
+        for name in &listed {
+            let Ok(stamp) = stamp(&self.path.join(name)) else { continue };
+            let known = roster.knows(name, stamp)
+                || self.strangers.get(name).is_some_and(|stranger| stranger.stamp == Some(stamp));
+            if !known {
+                self.look_at(name, Some(stamp), roster);
             }
-            if let Ok(stamp) = stamp(&self.path.join(&name)) {
-                let known = roster.knows(&name, stamp)
-                    || self.strangers.get(&name).is_some_and(|stranger| stranger.stamp == Some(stamp));
-                if !known {
-                    self.look_at(&name, Some(stamp), roster);
-                }
-            }
-            listed.insert(name);
         }
-        // A file that came after the list began may be on no list, but its event says that it is there.
-        let newer = lock(&self.changes).names.clone();
-        listed.extend(newer);
-        roster.keep(&listed);
+        // A file that is renamed meanwhile, as every beat is, may be on no list.
+        for name in roster.unlisted(&listed) {
+            self.look_at(&name, None, roster);
+        }
         self.strangers.retain(|name, _| listed.contains(name));
         Ok(())
     }
@@ -246,6 +240,24 @@ impl Changes {
         }
         !before && self.any()
     }
+}
+
+/// The names of all files that are not hidden. In memory, a list may go on for as long as its files are renamed: then
+/// the same names come again and again.
+fn names(folder: &Path) -> io::Result<HashSet<OsString>> {
+    const MOST_REPEATED: usize = 1_000;
+    let mut names = HashSet::new();
+    let mut repeated = 0;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if !is_hidden(&name) && !names.insert(name) {
+            repeated += 1;
+            if repeated > MOST_REPEATED {
+                break;
+            }
+        }
+    }
+    Ok(names)
 }
 
 /// Reading a file is an event too, and the reader is this program.

@@ -204,14 +204,11 @@ impl Roster {
         self.workers.get(name).is_some_and(|worker| worker.stamp == Some(stamp))
     }
 
-    /// Removes whose files are none of these.
-    pub fn keep(&mut self, listed: &HashSet<OsString>) {
-        let kept = |name: &OsString, worker: &Worker| worker.orphan || listed.contains(name);
-        let vanished = self.workers.iter().filter(|(name, worker)| !kept(name, worker));
-        let vanished: Vec<_> = vanished.map(|(name, _)| name.clone()).collect();
-        for name in vanished {
-            self.remove(&name);
-        }
+    /// Whose files are none of these, though their folder is there.
+    pub fn unlisted(&self, listed: &HashSet<OsString>) -> Vec<OsString> {
+        let unlisted = |name: &OsString, worker: &Worker| !worker.orphan && !listed.contains(name);
+        let unlisted = self.workers.iter().filter(|(name, worker)| unlisted(name, worker));
+        unlisted.map(|(name, _)| name.clone()).collect()
     }
 
     /// Judges anew who has not beaten since the last time. Who has is there.

@@ -22,7 +22,8 @@ fn what_is_no_beat_file_is_named_once_and_hinders_nobody() {
     nix::unistd::mkfifo(&scene.file("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let _agent = scene.agent();
     scene.until_counts(1, 1);
-    fs::write(scene.file("later"), "{").unwrap();
+    fs::write(scene.file(".later"), "{").unwrap();
+    fs::rename(scene.file(".later"), scene.file("later")).unwrap();
     until("the last one is named", || scene.bench.stderr().contains("beats/later is not published"));
     // Looked at many times more.
     std::thread::sleep(INTERVAL * 5);
