@@ -99,7 +99,8 @@ impl Format {
     }
 }
 
-#[cfg(all(test, feature = "redis"))]
+#[cfg(test)]
+#[cfg(feature = "redis")]
 mod tests {
     use shared::checks::cluster::{Facts, Missing, Queue, Settings, Silent};
 
