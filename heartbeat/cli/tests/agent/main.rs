@@ -9,6 +9,7 @@ mod bench;
 mod ends;
 mod faults;
 mod files;
+mod many;
 mod scene;
 mod service;
 mod sharing;
