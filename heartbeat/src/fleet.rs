@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 
 use self::client::{Answer, Ask, Client, text};
 pub use self::error::{Error, ErrorKind};
@@ -132,7 +132,7 @@ pub struct Member {
 enum Found {
     /// Not looked for, or expired as it should be: what the index says, in the form of a record.
     Expired(Box<Record>),
-    /// Evicted: Redis has dropped it before its time.
+    /// Evicted: Redis has dropped it before its time. Or something else stands there.
     Evicted,
     Corrupt(Corrupt),
     Record(Box<Record>),
@@ -246,7 +246,8 @@ impl Fleet {
         let mut keys = vec![self.keys.workers(), self.keys.ready()];
         keys.extend(queues.iter().map(|queue| self.keys.queue(queue)));
         let forget = self.forget_ms.to_string().into_bytes();
-        let answer = self.script(&keys::COUNT, keys, vec![forget], until)?;
+        let question = Ask::Script { script: &keys::COUNT, keys, arguments: vec![forget] };
+        let answer = self.array(question, until)?;
         let numbers = answer.iter().map(|value| match value {
             Value::Int(number) => u64::try_from(*number).ok(),
             _ => None,
@@ -266,36 +267,39 @@ impl Fleet {
 
     /// One page of the members, fresh and lost, with their records: two round trips. Begins at [`Cursor::default`].
     ///
-    /// `size` is about how many there will be, at most [`MAX_PAGE`] of them with their records. A member that was there
-    /// all the time is on some page; one that came or went meanwhile may be. One may come twice.
+    /// `size` is about how many there will be, at most [`MAX_PAGE`]. A member that was there all the time is on some page;
+    /// one that came or went meanwhile may be. One may come twice.
     pub fn members(&mut self, cursor: &Cursor, size: usize, until: Instant) -> Result<Page, Error> {
-        let keys = vec![self.keys.workers(), self.keys.names(), self.keys.ready()];
+        let mut scan = cmd("HSCAN");
         // Each member has two fields there: its id and its name.
         let fields = size.clamp(1, MAX_PAGE) * 2;
-        let arguments = [cursor.0.clone(), fields.to_string(), self.forget_ms.to_string()];
-        let arguments = arguments.into_iter().map(String::into_bytes).collect();
-        let answer = self.script(&keys::MEMBERS, keys, arguments, until)?;
-        let (mut members, cursor) = self.read_members(&answer)?;
+        scan.arg(self.keys.names()).arg(cursor.0.as_str()).arg("COUNT").arg(fields);
+        let answer = self.array(Ask::Command(scan), until)?;
+        let (next, fields) = match &answer[..] {
+            [next, Value::Array(fields)] => (text(next), fields),
+            _ => (None, &answer),
+        };
+        let next = next.ok_or_else(|| garbled(&self.client.place()))?;
         let mut seen = HashSet::new();
-        members.retain(|member| seen.insert(member.id));
-        for chunk in members.chunks_mut(MAX_PAGE) {
-            self.fetch(chunk, until)?;
-        }
-        let next = if cursor == "0" { None } else { Some(Cursor(cursor)) };
-        Ok(Page { members, next })
+        let ids = fields.iter().step_by(2).filter_map(text).filter_map(Id::parse);
+        let ids: Vec<_> = ids.filter(|id| seen.insert(*id)).collect();
+        let next = if next == "0" { None } else { Some(Cursor(next.to_owned())) };
+        Ok(Page { members: self.fetch(&ids, until)?, next })
     }
 
     /// The members of these names, with their records: two round trips. A name that is not known is left out.
     pub fn named(&mut self, workers: &[&str], until: Instant) -> Result<Vec<Member>, Error> {
-        let keys = vec![self.keys.workers(), self.keys.names(), self.keys.ready()];
-        let mut arguments = vec![self.forget_ms.to_string().into_bytes()];
-        arguments.extend(workers.iter().map(|worker| worker.as_bytes().to_vec()));
-        let answer = self.script(&keys::NAMED, keys, arguments, until)?;
-        let (mut members, _) = self.read_members(&answer)?;
-        for chunk in members.chunks_mut(MAX_PAGE) {
-            self.fetch(chunk, until)?;
+        if workers.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(members)
+        let mut get = cmd("HMGET");
+        get.arg(self.keys.names());
+        for worker in workers {
+            get.arg(format!("={worker}"));
+        }
+        let answer = self.array(Ask::Command(get), until)?;
+        let ids: Vec<_> = answer.iter().filter_map(text).filter_map(Id::parse).collect();
+        self.fetch(&ids, until)
     }
 
     /// Names at most `limit` of the workers that went silent, the latest first, in one round trip.
@@ -303,59 +307,124 @@ impl Fleet {
         let limit = limit.clamp(1, MAX_PAGE);
         let keys = vec![self.keys.workers(), self.keys.names()];
         let arguments = vec![limit.to_string().into_bytes(), self.forget_ms.to_string().into_bytes()];
-        let answer = self.script(&keys::LOST, keys, arguments, until)?;
-        let more = matches!(answer.get(1), Some(Value::Int(found)) if usize::try_from(*found).is_ok_and(|found| found >= limit));
-        let lost = |member: Member| Lost {
-            id: member.id,
-            worker: member.worker,
-            host: member.host,
-            silent_ms: member.age_ms,
-            promise_ms: member.promise_ms,
+        let answer = self.array(Ask::Script { script: &keys::LOST, keys, arguments }, until)?;
+        let [Value::Int(now), Value::Int(found), lost @ ..] = &answer[..] else {
+            return Err(garbled(&self.client.place()));
         };
-        Ok(Losses { lost: self.read_members(&answer)?.0.into_iter().map(lost).collect(), more })
+        let now_ms = u64::try_from(*now).unwrap_or_default();
+        let lost = lost.chunks_exact(3).filter_map(|parts| {
+            let [id, score, entry] = parts else { return None };
+            let member = self.member(now_ms, Id::parse(text(id)?)?, score, &Value::Nil, entry)?;
+            Some(Lost {
+                id: member.id,
+                worker: member.worker,
+                host: member.host,
+                silent_ms: member.age_ms,
+                promise_ms: member.promise_ms,
+            })
+        });
+        Ok(Losses { lost: lost.collect(), more: usize::try_from(*found).is_ok_and(|found| found >= limit) })
     }
 
-    /// Asks one script that answers with an array.
-    fn script(
-        &mut self,
-        script: &client::Script,
-        keys: Vec<Vec<u8>>,
-        arguments: Vec<Vec<u8>>,
-        until: Instant,
-    ) -> Result<Vec<Value>, Error> {
-        let mut answers = self.client.ask(&[Ask::Script { script, keys, arguments }], until)?;
+    /// Asks one thing that is answered with an array.
+    fn array(&mut self, question: Ask<'_>, until: Instant) -> Result<Vec<Value>, Error> {
+        let answer = self.client.ask(&[question], until)?.pop();
         let place = self.client.place();
-        match answers.pop() {
+        match answer {
             Some(Ok(Value::Array(values))) => Ok(values),
             Some(Err(refusal)) => Err(refusal.at(&place)),
             _ => Err(garbled(&place)),
         }
     }
 
-    /// The server's time, something else, and four values a member.
-    fn read_members(&self, answer: &[Value]) -> Result<(Vec<Member>, String), Error> {
-        let garbled = || garbled(&self.client.place());
-        let [Value::Int(now), second, members @ ..] = answer else { return Err(garbled()) };
-        let now_ms = u64::try_from(*now).map_err(|_| garbled())?;
-        let cursor = text(second).unwrap_or("0").to_owned();
-        // What somebody has written there that is no worker of ours is passed over.
-        let members = members.chunks_exact(4).filter_map(|parts| self.member(now_ms, parts));
-        Ok((members.collect(), cursor))
+    /// All that is known of these members, in bounded round trips. What is no worker of ours is left out.
+    fn fetch(&mut self, ids: &[Id], until: Instant) -> Result<Vec<Member>, Error> {
+        let mut members = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(MAX_PAGE) {
+            let stats: Vec<_> = ids.iter().map(|id| self.keys.stat(id)).collect();
+            let together = [Ask::Command(about("MGET", &stats))];
+            let answers = match self.facts(ids, together, until) {
+                // Somebody has put something large there: no more of each than tells that it is too large.
+                Err(error) if error.kind() == ErrorKind::Garbled => {
+                    let apart = stats.iter().map(|key| {
+                        let mut command = cmd("GETRANGE");
+                        command.arg(key.as_slice()).arg(0).arg(MAX_BYTES);
+                        Ask::Command(command)
+                    });
+                    self.facts(ids, apart, until)
+                }
+                answers => answers,
+            };
+            self.make(ids, answers?, &mut members)?;
+        }
+        Ok(members)
     }
 
-    fn member(&self, now_ms: u64, parts: &[Value]) -> Option<Member> {
-        let [id, score, ready, entry] = parts else { return None };
-        let id = Id::parse(text(id)?)?;
-        let lost_at_ms = moment(score)?;
-        let mut entry = text(entry).unwrap_or_default().splitn(3, '\n');
+    /// The server's time, the members' names and scores, and the answers to what more is asked.
+    fn facts<'a>(
+        &mut self,
+        ids: &[Id],
+        more: impl IntoIterator<Item = Ask<'a>>,
+        until: Instant,
+    ) -> Result<Vec<Answer>, Error> {
+        let about_each = |command: &str, key: Vec<u8>| {
+            let mut words = vec![key];
+            words.extend(ids.iter().map(|id| id.to_string().into_bytes()));
+            Ask::Command(about(command, &words))
+        };
+        let mut questions = vec![
+            Ask::Command(cmd("TIME")),
+            about_each("HMGET", self.keys.names()),
+            about_each("ZMSCORE", self.keys.workers()),
+            about_each("ZMSCORE", self.keys.ready()),
+        ];
+        questions.extend(more);
+        self.client.ask(&questions, until)
+    }
+
+    fn make(&self, ids: &[Id], answers: Vec<Answer>, members: &mut Vec<Member>) -> Result<(), Error> {
+        let place = self.client.place();
+        let mut answers = answers.into_iter();
+        let mut array = || match answers.next() {
+            Some(Ok(Value::Array(values))) => Ok(values),
+            Some(Err(refusal)) => Err(refusal.at(&place)),
+            _ => Err(garbled(&place)),
+        };
+        let (time, entries, scores, ready) = (array()?, array()?, array()?, array()?);
+        let now_ms = time_ms(&time).ok_or_else(|| garbled(&place))?;
+        let lines: Vec<Value> = match answers.next() {
+            Some(Ok(Value::Array(lines))) => lines,
+            // One by one; where it is no string at all, there is no record.
+            first => first.into_iter().chain(answers).map(|line| line.unwrap_or(Value::Nil)).collect(),
+        };
+        for ((((id, entry), score), ready), line) in ids.iter().zip(entries).zip(scores).zip(ready).zip(lines)
+        {
+            let Some(mut member) = self.member(now_ms, *id, &score, &ready, &entry) else { continue };
+            match line {
+                Value::BulkString(line) if !line.is_empty() => member.found = self.read(*id, &line),
+                _ if member.age_ms <= member.promise_ms => member.found = Found::Evicted,
+                _ => {}
+            }
+            members.push(member);
+        }
+        Ok(())
+    }
+
+    /// A member by its scores and its entry among the names; none where they are not, or no longer, a worker's.
+    fn member(&self, now_ms: u64, id: Id, score: &Value, ready: &Value, entry: &Value) -> Option<Member> {
+        let lost_at_ms = moment(score).filter(|lost_at| lost_at.saturating_add(self.forget_ms) >= now_ms)?;
+        let mut entry = text(entry)?.splitn(3, '\n');
         let promise_ms = entry.next()?.parse().ok()?;
         let (worker, host) = (entry.next()?, entry.next()?);
-        let printable = |name: &str| !name.is_empty() && !name.chars().any(char::is_control);
+        let printable = |name: &str| {
+            let short = (1..=MAX_BYTES).contains(&name.len());
+            short && !name.chars().any(char::is_control)
+        };
         if !printable(worker) || !printable(host) {
             return None;
         }
         let age_ms = now_ms.saturating_add(promise_ms).saturating_sub(lost_at_ms);
-        let takes_work = moment(ready)? > now_ms;
+        let takes_work = moment(ready).is_some_and(|lost_at| lost_at > now_ms);
         let found = Found::Expired(Box::new(self.outline(id, worker, host, promise_ms)));
         let (worker, host) = (worker.to_owned(), host.to_owned());
         Some(Member { id, worker, host, age_ms, promise_ms, takes_work, found })
@@ -387,34 +456,6 @@ impl Fleet {
         }
     }
 
-    /// Reads the members' records. No more of each than tells that it is too large.
-    fn fetch(&mut self, members: &mut [Member], until: Instant) -> Result<(), Error> {
-        let ask = |member: &Member| {
-            let mut command = cmd("GETRANGE");
-            command.arg(self.keys.stat(member.id)).arg(0).arg(MAX_BYTES);
-            Ask::Command(command)
-        };
-        let questions: Vec<_> = members.iter().map(ask).collect();
-        if questions.is_empty() {
-            return Ok(());
-        }
-        let answers = self.client.ask(&questions, until)?;
-        for (member, answer) in members.iter_mut().zip(answers) {
-            match answer {
-                Ok(Value::BulkString(line)) if line.is_empty() => {
-                    if member.age_ms <= member.promise_ms {
-                        member.found = Found::Evicted;
-                    }
-                }
-                Ok(Value::BulkString(line)) => member.found = self.read(member.id, &line),
-                Err(refusal) if refusal.is_wrong_type() => member.found = Found::Corrupt(Corrupt::Empty),
-                Err(refusal) => return Err(refusal.at(&self.client.place())),
-                Ok(_) => return Err(garbled(&self.client.place())),
-            }
-        }
-        Ok(())
-    }
-
     fn read(&self, id: Id, line: &[u8]) -> Found {
         match Record::parse(line) {
             Ok(record) if record.id != id => Found::Corrupt(Corrupt::Value("id")),
@@ -423,6 +464,21 @@ impl Fleet {
             Err(corrupt) => Found::Corrupt(corrupt),
         }
     }
+}
+
+fn about(command: &str, words: &[Vec<u8>]) -> Cmd {
+    let mut command = cmd(command);
+    for word in words {
+        command.arg(word.as_slice());
+    }
+    command
+}
+
+/// The answer to TIME: seconds and microseconds.
+fn time_ms(time: &[Value]) -> Option<u64> {
+    let [seconds, micros] = time else { return None };
+    let (seconds, micros): (u64, u64) = (text(seconds)?.parse().ok()?, text(micros)?.parse().ok()?);
+    seconds.checked_mul(1_000)?.checked_add(micros / 1_000)
 }
 
 /// A score: a moment in milliseconds since 1970. One that no moment can have is none.

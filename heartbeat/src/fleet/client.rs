@@ -104,10 +104,6 @@ impl Refusal {
         Error::new(kind, format!("{place}: {} {text}{hint}", Printable(&self.code)))
     }
 
-    pub fn is_wrong_type(&self) -> bool {
-        self.code == "WRONGTYPE"
-    }
-
     /// Whether another node is the one to ask now, or this one once it is connected to anew.
     fn is_stale(&self) -> bool {
         matches!(self.kind, Some(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))

@@ -9,55 +9,37 @@ fn bulk(text: &str) -> Value {
     Value::BulkString(text.as_bytes().to_vec())
 }
 
-const ID: &str = "0123456789abcdef0123456789abcdef";
+fn member(now_ms: u64, score: &str, ready: &str, entry: &str) -> Option<Member> {
+    fleet().member(now_ms, Id(7), &bulk(score), &bulk(ready), &bulk(entry))
+}
 
 #[test]
 fn a_member_is_read_from_its_entry_and_its_scores() {
-    let fleet = fleet();
-    let parts = [bulk(ID), bulk("100000"), bulk("0"), bulk("30000\norders@web-3\nweb-3")];
-    let member = fleet.member(112_000, &parts).expect("a member");
-    assert_eq!((member.worker.as_str(), member.host.as_str()), ("orders@web-3", "web-3"));
-    assert_eq!((member.age_ms, member.promise_ms, member.takes_work), (42_000, 30_000, false));
-    let judgement = member.judge(None);
+    let lost = member(112_000, "100000", "0", "30000\norders@web-3\nweb-3").expect("a member");
+    assert_eq!((lost.worker.as_str(), lost.host.as_str()), ("orders@web-3", "web-3"));
+    assert_eq!((lost.age_ms, lost.promise_ms, lost.takes_work), (42_000, 30_000, false));
+    let judgement = lost.judge(None);
     assert_eq!(judgement.verdict, Verdict::Silent);
     assert_eq!(judgement.to_string(), "no beat for 42 s (promised within 30 s)");
-    let parts = [bulk(ID), bulk("130000"), bulk("130000"), bulk("30000\nw\nh")];
-    let member = fleet.member(112_000, &parts).expect("a member");
-    assert_eq!((member.age_ms, member.takes_work), (12_000, true));
+    let fresh = member(112_000, "130000", "130000", "30000\nw\nh").expect("a member");
+    assert_eq!((fresh.age_ms, fresh.takes_work), (12_000, true));
+    assert!(member(4_000_000, "399999", "0", "30000\nw\nh").is_none(), "forgotten");
 }
 
 #[test]
 fn what_is_no_entry_of_ours_is_no_member() {
-    let good = [bulk(ID), bulk("100000"), bulk("0"), bulk("30000\nw\nh")];
-    assert!(fleet().member(1, &good).is_some());
-    let bad: [(usize, &[&str]); 3] = [
-        (0, &["", "x", "0123456789ABCDEF0123456789abcdef", "../../etc"]),
-        (1, &["", "nan", "inf", "-inf", "-1", "1e300", "x"]),
-        (
-            3,
-            &[
-                "",
-                "30000",
-                "30000\nw",
-                "x\nw\nh",
-                "30000\n\nh",
-                "30000\nw\n",
-                "30000\nw\nh\nq",
-                "-1\nw\nh",
-                "1\n\u{1b}[2J\nh",
-            ],
-        ),
-    ];
-    for (index, texts) in bad {
-        for text in texts {
-            let mut parts = good.clone();
-            parts[index] = bulk(text);
-            assert!(fleet().member(1, &parts).is_none(), "{text:?}");
-        }
-        let mut parts = good.clone();
-        parts[index] = Value::Nil;
-        assert!(fleet().member(1, &parts).is_none());
+    assert!(member(1, "100000", "0", "30000\nw\nh").is_some());
+    for score in ["", "nan", "inf", "-inf", "-1", "1e300", "x"] {
+        assert!(member(1, score, "0", "30000\nw\nh").is_none(), "{score}");
     }
+    let entries =
+        ["", "30000", "30000\nw", "x\nw\nh", "1\n\nh", "1\nw\n", "1\nw\nh\nq", "-1\nw\nh", "1\n\u{1b}[2J\nh"];
+    for entry in entries {
+        assert!(member(1, "100000", "0", entry).is_none(), "{entry:?}");
+    }
+    assert!(member(1, "100000", "0", &format!("1\nw\n{}", "h".repeat(5_000))).is_none());
+    let absent = fleet().member(1, Id(7), &Value::Nil, &Value::Nil, &Value::Nil);
+    assert!(absent.is_none());
 }
 
 #[test]

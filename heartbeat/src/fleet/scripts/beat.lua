@@ -3,8 +3,8 @@
 -- ARGV: id, record, promise in ms, whether it takes work (1 or 0), worker, host, forget in ms, most to prune
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local id, promise, worker = ARGV[1], tonumber(ARGV[3]), ARGV[5]
-local keep = promise + tonumber(ARGV[7])
+local id, promise, worker = ARGV[1], ARGV[3], ARGV[5]
+local lost_at = string.format('%.0f', now + promise)
 local takes_work = ARGV[4] == '1'
 
 -- First, because a server that is out of memory refuses what follows.
@@ -12,17 +12,25 @@ if not takes_work then
   for i = 4, #KEYS do redis.call('ZREM', KEYS[i], id) end
 end
 
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-local new = redis.call('ZADD', KEYS[2], now + promise, id) == 1
+redis.call('SET', KEYS[1], ARGV[2], 'PX', promise)
+local new = redis.call('ZADD', KEYS[2], lost_at, id) == 1
 -- Where the index was evicted, the names of who was in it have nobody left to prune them.
 if new and redis.call('ZCARD', KEYS[2]) == 1 then redis.call('DEL', KEYS[3]) end
-if redis.call('HSETNX', KEYS[3], id, ARGV[3] .. '\n' .. worker .. '\n' .. ARGV[6]) == 1 or new then
+if redis.call('HSETNX', KEYS[3], id, promise .. '\n' .. worker .. '\n' .. ARGV[6]) == 1 or new then
   redis.call('HSET', KEYS[3], '=' .. worker, id)
+  new = true
 end
 if takes_work then
-  for i = 4, #KEYS do redis.call('ZADD', KEYS[i], now + promise, id) end
+  for i = 4, #KEYS do
+    if redis.call('ZADD', KEYS[i], lost_at, id) == 1 then new = true end
+  end
 end
 
+-- One beat in eight, by the last digits of the clock, tidies up.
+if not new and time[2] % 8 ~= 0 then return now end
+
+-- So long that among the beats until then one is sure to tidy up.
+local keep = promise + ARGV[7] + 100 * promise
 for i = 2, #KEYS do
   local key = KEYS[i]
   if i ~= 3 then
@@ -31,12 +39,13 @@ for i = 2, #KEYS do
     if i == 2 then
       for _, lost in ipairs(old) do
         local entry = redis.call('HGET', KEYS[3], lost)
-        local name = entry and '=' .. string.match(entry, '\n(.*)\n')
+        local name = entry and string.match(entry, '\n(.*)\n')
         redis.call('HDEL', KEYS[3], lost)
-        if name and redis.call('HGET', KEYS[3], name) == lost then redis.call('HDEL', KEYS[3], name) end
+        if name and redis.call('HGET', KEYS[3], '=' .. name) == lost then redis.call('HDEL', KEYS[3], '=' .. name) end
       end
     end
   end
-  if (i < 4 or takes_work) and redis.call('PTTL', key) < keep then redis.call('PEXPIRE', key, 2 * keep) end
+  local left = redis.call('PTTL', key)
+  if left ~= -2 and left < keep then redis.call('PEXPIRE', key, 2 * keep) end
 end
 return now

@@ -14,7 +14,6 @@ for i = 1, #lost, 2 do
   if not (score and tonumber(score) > now) then
     table.insert(named, string.sub(id, 1, 64))
     table.insert(named, lost[i + 1])
-    table.insert(named, '0')
     table.insert(named, string.sub(entry, 1, 4096))
   end
 end
