@@ -21,8 +21,8 @@ use nix::time::ClockId;
 
 use crate::exit::Exit;
 
-/// How long before the deadline the last words are said, at most: then they are out before it.
-const MARGIN: Duration = Duration::from_millis(100);
+/// How long before the deadline the last words are said, at most: then they are out before it, on a busy machine too.
+const MARGIN: Duration = Duration::from_millis(500);
 
 static LAST_WORDS: OnceLock<LastWords> = OnceLock::new();
 
@@ -46,7 +46,7 @@ pub fn set(timeout: Duration, text: String, exit: Exit) -> io::Result<()> {
     SigSet::from(Signal::SIGALRM).thread_unblock()?;
     // A user at the limit of pending signals gets no timer for the end, and a deadline for most hangs only.
     let _ = end_after(timeout);
-    interrupt_after(timeout.saturating_sub(MARGIN.min(timeout / 10)))
+    interrupt_after(timeout.saturating_sub(MARGIN.min(timeout / 5)))
 }
 
 /// The answer is about to be written. Where that takes too long, for want of a reader, nothing is added to it, and

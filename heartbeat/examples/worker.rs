@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! redis-cli LPUSH jobs 'first 200' 'second 1500'
-//! cargo run -p heartbeat --features tokio --example worker &
+//! HEARTBEAT_WORKER=worker-1 cargo run -p heartbeat --features tokio --example worker &
 //! cargo run --bin checker -- worker
 //! ```
 //!
@@ -38,7 +38,8 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Starts, works, drains, stops.
 #[tokio::main]
 pub async fn main() -> Result<(), Error> {
-    let name = std::env::var("HEARTBEAT_WORKER").unwrap_or_else(|_| "worker-1".to_owned());
+    // No default: two workers of one name would take each other's jobs for their own.
+    let name = std::env::var("HEARTBEAT_WORKER").map_err(|error| format!("HEARTBEAT_WORKER: {error}"))?;
     let heartbeat = Heartbeat::builder()
         .worker(&name)
         .queues([QUEUE])

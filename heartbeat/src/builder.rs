@@ -194,8 +194,7 @@ impl Builder {
     /// see [`Heartbeat::endpoint_address`]. A port in use is an error at the start.
     ///
     /// It serves whoever reaches the address, without TLS: choose it accordingly. At most 64 clients at a time,
-    /// 4 KiB and 2 s each. Executed children do not inherit the port; a forked child holds it until it ends, and
-    /// answers nobody, so fork before the start.
+    /// 4 KiB and 2 s each. Neither executed nor forked children keep the port.
     #[cfg(feature = "endpoint")]
     pub fn endpoint(mut self, address: std::net::SocketAddr) -> Self {
         self.endpoint = Some(address);
@@ -216,6 +215,11 @@ impl Builder {
     ///
     /// The beat file of a worker that can not be seen from here (another PID namespace) and that may yet be alive
     /// is watched for one and a half of its intervals, 3 s at most, before it is replaced.
+    ///
+    /// With the feature `systemd`, and where `NOTIFY_SOCKET` is set (`Type=notify`), systemd is told READY when the
+    /// worker is no longer `starting`, a STATUS line, and STOPPING when it drains or stops: from then on
+    /// `TimeoutStopSec=` runs, which must leave a drain its time. With `WatchdogSec=` it gets a WATCHDOG twice in that
+    /// time, and only while the worker is live by its own account: one that is wedged is restarted.
     pub fn start(self) -> Result<Heartbeat, Error> {
         let settings = Settings::of(self)?;
         let system = |text: &str, error: std::io::Error| Error::system(format!("heartbeat: {text}"), error);
@@ -232,6 +236,7 @@ impl Builder {
             Some(deadline) => Phase::Starting { until_ms: clock::mono_ms() + deadline },
             None => Phase::Running,
         };
+        let id = record.id;
         let subject = Subject { pid: record.pid, start: record.pid_start };
         let shared = Shared::new(phase, subject, settings.loop_budget_ms, settings.drain_deadline_ms)
             .map_err(|errno| system("cannot make an eventfd", errno.into()))?;
@@ -252,7 +257,7 @@ impl Builder {
         let (sender, first_beat) = sync_channel(1);
         process::spawn_undisturbed("heartbeat", move || publisher.run(&sender))
             .map_err(|error| system("cannot start the publisher's thread", error))?;
-        process::stop_at_exit(Arc::downgrade(&shared) as Weak<Shared>);
+        process::stop_at_exit(id, Arc::downgrade(&shared) as Weak<Shared>);
         let path = settings.file.unwrap_or_default();
         match first_beat.recv_timeout(START_WAIT) {
             Ok(Ok(())) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(Heartbeat {

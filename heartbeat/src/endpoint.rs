@@ -8,14 +8,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::EventFd;
 
 use crate::clock;
 use crate::error::Error;
+use crate::extras::poll_any;
 use crate::json::{write_number, write_string};
+use crate::process::listeners;
 use crate::record::Record;
 use crate::verdict::{Judgement, Verdict};
 
@@ -52,12 +54,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Listens. Children that are executed do not inherit the descriptor; forked ones do.
+    /// Listens. Neither executed nor forked children keep the descriptor.
     pub fn bind(address: SocketAddr) -> Result<Self, Error> {
         let listen = || {
             let listener = TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
             let address = listener.local_addr()?;
+            listeners::add(listener.as_fd());
             Ok(Self { listener, address, clients: Vec::new(), deaf_until_ms: 0, failures: 0 })
         };
         listen().map_err(|error| Error::system(format!("heartbeat: cannot listen on {address}"), error))
@@ -75,6 +78,8 @@ impl Endpoint {
 
     /// Waits for a wake-up, a client or the time-out, and reads what clients ask; whether it was a wake-up.
     pub fn wait(&mut self, wake: &EventFd, timeout: PollTimeout) -> bool {
+        // Only where answering has panicked.
+        self.clients.retain(|client| !matches!(client.stage, Stage::Asked { .. }));
         let Events { woken, arrived, mut moved } = self.poll(wake, timeout);
         let now_ms = clock::mono_ms();
         for client in self.clients.iter_mut().filter(|_| moved.next() == Some(true)) {
@@ -115,8 +120,7 @@ impl Endpoint {
             // No time-out sorts below all others, and is not used here.
             timeout.min(own)
         });
-        // An interrupted or failed wait is a time-out that came early.
-        let any = poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0);
+        let any = poll_any(&mut descriptors, timeout);
         let mut happened = descriptors.iter().map(|descriptor| any && descriptor.any().unwrap_or(true));
         Events {
             woken: happened.next().unwrap_or(false),
@@ -178,6 +182,15 @@ impl Endpoint {
     }
 }
 
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        listeners::remove(self.listener.as_fd());
+        // Nobody is to be kept waiting by a child that has just been forked and still has a copy.
+        // SAFETY: the descriptor is open.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
+    }
+}
+
 /// Linux hands a new connection's own errors to whoever accepts it (accept(2)).
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{
@@ -201,6 +214,14 @@ struct Client {
     stream: TcpStream,
     until_ms: u64,
     stage: Stage,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Tells the client even where a forked child has a copy of the descriptor. Where the client is gone, there
+        // is nothing to tell.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
 }
 
 #[derive(Debug)]
@@ -290,8 +311,7 @@ impl Client {
     fn send(&mut self, response: &[u8]) {
         self.stage = match self.stream.write(response) {
             Ok(length) if length == response.len() => {
-                // Tells the client where a forked child still has a copy of the descriptor; where the client is
-                // gone, there is nothing to tell.
+                // Where the client is gone, there is nothing to tell.
                 let _ = self.stream.shutdown(Shutdown::Write);
                 return self.linger();
             }

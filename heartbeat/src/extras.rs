@@ -2,6 +2,8 @@
 //! systemd. Without them this is one `poll` and nothing more.
 
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
@@ -12,6 +14,17 @@ use crate::record::Record;
 #[cfg(feature = "systemd")]
 use crate::systemd::Systemd;
 use crate::verdict::Judgement;
+
+/// Waits; whether anything happened. A failed wait is a time-out that came early, but never so early that the thread
+/// would spin (a sandbox may deny `poll` for good).
+pub fn poll_any(descriptors: &mut [PollFd<'_>], timeout: PollTimeout) -> bool {
+    const AFTER_FAILURE: Duration = Duration::from_millis(10);
+    let ready = poll(descriptors, timeout);
+    if ready.is_err() {
+        thread::sleep(AFTER_FAILURE);
+    }
+    ready.is_ok_and(|ready| ready > 0)
+}
 
 /// The additional duties of one publisher.
 #[derive(Debug, Default)]
@@ -44,9 +57,7 @@ impl Extras {
             return endpoint.wait(wake, timeout);
         }
         let mut descriptors = [PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
-        // An interrupted or failed wait is a time-out that came early.
-        let woken = poll(&mut descriptors, timeout).is_ok_and(|ready| ready > 0);
-        woken && wake.read().is_ok()
+        poll_any(&mut descriptors, timeout) && wake.read().is_ok()
     }
 
     /// Goes with every wake-up, whether a beat follows or not: this moment's record, and what it amounts to.

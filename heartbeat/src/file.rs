@@ -29,6 +29,7 @@ use nix::unistd::unlink;
 
 use crate::clock;
 use crate::observe::{Facts, Observation, Owner, observe};
+use crate::process;
 use crate::record::{Id, MAX_BYTES, Record, Status};
 use crate::verdict::{Process, Unsafe};
 
@@ -219,8 +220,9 @@ impl BeatFile {
         }
     }
 
-    /// Whether the path is free (`None`), or has a fresh record of a process that cannot be seen from here: the
-    /// last incarnation of a restarted container, or a living one in another PID namespace.
+    /// Whether the path is free (`None`), or has a fresh record of which it cannot be seen from here whether somebody
+    /// still writes it: of another PID namespace (the last incarnation of a restarted container, or a living worker),
+    /// or of this very process (the program that it ran before `exec`, or somebody who beats for it).
     fn holder(&self) -> Result<Option<Box<Record>>, Failure> {
         let record = match observe(&self.path, Owner::Own) {
             Observation::Record(record) => record,
@@ -236,16 +238,20 @@ impl BeatFile {
             return Ok(None);
         }
         match machine.process {
-            Process::Present { start, .. } if start == record.pid_start => Err(Failure::Held(record.pid)),
+            Process::Present { start, .. } if start == record.pid_start => {
+                let itself = record.pid == std::process::id() && !process::has_started(record.id);
+                if !itself {
+                    return Err(Failure::Held(record.pid));
+                }
+            }
             Process::Present { .. } | Process::Absent => {
                 self.clean_up_after(record.id);
-                Ok(None)
+                return Ok(None);
             }
-            Process::Unknown => {
-                let age = machine.now_mono_ms.saturating_sub(record.at_mono_ms);
-                Ok((age <= record.promise_ms).then_some(record))
-            }
+            Process::Unknown => {}
         }
+        let age = machine.now_mono_ms.saturating_sub(record.at_mono_ms);
+        Ok((age <= record.promise_ms).then_some(record))
     }
 
     /// Waits for the next beat of a worker that cannot be seen. Answers its id where none comes in time.

@@ -10,6 +10,11 @@ macro_rules! told {
     }};
 }
 
+/// The project's own page, whose example is compiled like any other.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Page;
+
 mod builder;
 mod clock;
 pub mod duration;

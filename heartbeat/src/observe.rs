@@ -153,36 +153,72 @@ impl Observation {
         }
     }
 
-    /// Reads the machine's clocks and facts, and judges.
+    /// Reads the machine's facts, and judges as of now.
     pub fn judge(&self, max_age_ms: Option<u64>) -> Judgement<'_> {
+        self.judge_as_of(Moment::now(), max_age_ms)
+    }
+
+    /// Reads the machine's facts, and judges as of the moment when the observer began to look: time that the
+    /// observer itself lost after it, between reading and judging, is not held against the worker.
+    pub fn judge_as_of(&self, asked: Moment, max_age_ms: Option<u64>) -> Judgement<'_> {
         let evidence = match self {
             Self::Missing(kind) => Evidence::Missing(*kind),
             Self::Unsafe(why) => Evidence::Unsafe(*why),
             Self::Corrupt(why) => Evidence::Corrupt(why),
-            Self::Bare(mtime) => Evidence::Bare { age_ms: age_ms(*mtime) },
+            Self::Bare(mtime) => Evidence::Bare { age_ms: asked.since(*mtime) },
             Self::Record(record) => Evidence::Record(record),
             Self::Unreadable(kind) => Evidence::Unreadable(*kind),
         };
         let facts = self.record().map(Facts::about).unwrap_or_default();
-        judge(evidence, &facts.machine(clock::mono_ms()), max_age_ms)
+        let now_mono_ms = self.record().map_or(asked.mono_ms, |record| asked.not_before(record.at_mono_ms));
+        judge(evidence, &facts.machine(now_mono_ms), max_age_ms)
     }
 
     /// How long ago the last beat was made, or the bare file touched, in milliseconds.
     pub fn age_ms(&self) -> Option<u64> {
+        self.age_ms_as_of(Moment::now())
+    }
+
+    /// [`Observation::age_ms`], as of the moment when the observer began to look.
+    pub fn age_ms_as_of(&self, asked: Moment) -> Option<u64> {
         match self {
-            Self::Record(record) => Some(clock::mono_ms().saturating_sub(record.at_mono_ms)),
-            Self::Bare(mtime) => Some(u64::try_from(age_ms(*mtime)).unwrap_or(0)),
+            Self::Record(record) => Some(asked.mono_ms.saturating_sub(record.at_mono_ms)),
+            Self::Bare(mtime) => Some(u64::try_from(asked.since(*mtime)).unwrap_or(0)),
             _ => None,
         }
     }
 }
 
-fn age_ms(mtime: SystemTime) -> i64 {
-    let mtime_ms = match mtime.duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
-    };
-    i64::try_from(clock::unix_ms()).unwrap_or(i64::MAX).saturating_sub(mtime_ms)
+/// When an observer began to look, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    mono_ms: u64,
+    unix_ms: u64,
+}
+
+impl Moment {
+    /// Now. Taken before [`observe`].
+    pub fn now() -> Self {
+        Self { mono_ms: clock::mono_ms(), unix_ms: clock::unix_ms() }
+    }
+
+    /// This moment; where a beat was made after it and before now, the beat's own, which is then not from the
+    /// future.
+    fn not_before(self, at_mono_ms: u64) -> u64 {
+        if at_mono_ms > self.mono_ms { at_mono_ms.min(clock::mono_ms()) } else { self.mono_ms }
+    }
+
+    /// The wall clock's milliseconds since a file was touched; negative where that is in the future.
+    fn since(self, mtime: SystemTime) -> i64 {
+        let mtime_ms = match mtime.duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+        };
+        let wall = |unix_ms| i64::try_from(unix_ms).unwrap_or(i64::MAX);
+        let asked = wall(self.unix_ms);
+        let now = if mtime_ms > asked { mtime_ms.min(wall(clock::unix_ms())) } else { asked };
+        now.saturating_sub(mtime_ms)
+    }
 }
 
 /// What the machine knows of a record's process.
@@ -257,6 +293,7 @@ fn parse_stat(stat: &[u8]) -> Option<Process> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verdict::Verdict;
 
     fn stat(name: &str, state: char, threads: u32) -> String {
         format!("7 ({name}) {state} 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 4242 1 1 1\n")
@@ -280,6 +317,40 @@ mod tests {
         assert_eq!(parse_stat(stat("w", 'Z', 1).as_bytes()), Some(Process::Absent));
         let present = Some(Process::Present { start: 4242, stopped: false });
         assert_eq!(parse_stat(stat("w", 'Z', 2).as_bytes()), present);
+    }
+
+    #[test]
+    fn time_that_the_observer_loses_is_not_held_against_a_worker() {
+        let mut record = crate::record::tests::least();
+        // Of a process that cannot be seen from here, so that its silence alone counts.
+        (record.boot, record.pid_ns, record.at_mono_ms) = (boot_id(), 0, clock::mono_ms());
+        let (at, promise) = (record.at_mono_ms, record.promise_ms);
+        let seen = Observation::Record(Box::new(record));
+        let asked = |mono_ms| Moment { mono_ms, ..Moment::now() };
+        // Now it is that moment: the record was as young when the look began, or has been made since.
+        for begun in [at, at + promise, at.saturating_sub(promise)] {
+            assert_eq!(seen.judge_as_of(asked(begun), None).verdict, Verdict::Alive, "{begun} {at}");
+        }
+        assert_eq!(seen.judge_as_of(asked(at + promise + 1), None).verdict, Verdict::Silent);
+        let Observation::Record(mut record) = seen else { unreachable!() };
+        record.at_mono_ms += 60_000;
+        let seen = Observation::Record(record);
+        assert_eq!(seen.judge_as_of(asked(at), None).verdict, Verdict::Corrupt);
+    }
+
+    #[test]
+    fn time_that_the_observer_loses_is_not_held_against_a_touched_file() {
+        let age = |asked: Moment, mtime_ms: u64| {
+            let mtime = UNIX_EPOCH + Duration::from_millis(mtime_ms);
+            Observation::Bare(mtime).judge_as_of(asked, Some(1_000)).verdict
+        };
+        let now = clock::unix_ms();
+        let asked = |unix_ms| Moment { unix_ms, ..Moment::now() };
+        assert_eq!(age(asked(now), now - 1_000), Verdict::Alive);
+        assert_eq!(age(asked(now), now - 1_001), Verdict::Silent);
+        // Touched after the look began, and before now.
+        assert_eq!(age(asked(now - 60_000), now), Verdict::Alive);
+        assert_eq!(age(asked(now), now + 60_000), Verdict::Silent);
     }
 
     #[test]

@@ -267,6 +267,13 @@ fn a_record_that_would_not_fit_is_refused_in_clear_words() {
     assert!(refusal(with(most + 1)).starts_with("the record could take 4097 bytes"));
     let (_folder, path) = place();
     let heartbeat = with(most).start_deadline(Duration::from_mins(1)).file(&path).start().unwrap();
+    // What may come yet: every counter with all its digits, a pulse, and a task of 64 quotes.
+    let keys =
+        r#","loop":{"pulsed_mono_ms":,"due_mono_ms":},"name":"","since_mono_ms":,"due_mono_ms":"#.len();
+    let (counters, moments, name) = (4 * 19, 4 * 15, 2 * 64);
+    let written = usize::try_from(std::fs::metadata(&path).unwrap().len()).unwrap();
+    let room = MAX_BYTES - written;
+    assert!(room >= keys + counters + moments + name, "{room} bytes are kept free");
     // At its largest it still fits.
     heartbeat.pulse();
     let _tasks: Vec<_> = (0..3).map(|_| heartbeat.task(&"\"".repeat(100), Duration::from_mins(1))).collect();

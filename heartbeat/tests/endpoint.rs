@@ -269,6 +269,40 @@ fn the_port_is_free_when_the_worker_has_stopped() {
 }
 
 #[test]
+fn a_forked_child_holds_no_port() {
+    let heartbeat = builder().start().unwrap();
+    let listener = format!("socket:[{}]", listening_inode(address(&heartbeat).port()));
+    // SAFETY: the child makes nothing but system calls.
+    let child = match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Parent { child } => child,
+        nix::unistd::ForkResult::Child => {
+            let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+            loop {
+                nix::unistd::pause();
+            }
+        }
+    };
+    let holds = |pid: String| {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let mut links = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links.any(|link| link == Path::new(&listener))
+    };
+    assert!(holds("self".to_owned()));
+    wait_for("the child's closing of it", || (!holds(child.to_string())).then_some(()));
+    assert_eq!(get(&heartbeat, "/livez").0, 200);
+    nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::wait::waitpid(child, None).unwrap();
+}
+
+/// The inode of the socket that listens on a port, from `/proc/net/tcp`.
+fn listening_inode(port: u16) -> u64 {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ours = |line: &&str| line.contains(&format!("0100007F:{port:04X} 00000000:0000 0A"));
+    let line = table.lines().find(ours).expect("a listening socket");
+    line.split_ascii_whitespace().nth(9).unwrap().parse().unwrap()
+}
+
+#[test]
 fn of_a_process_that_is_gone_nothing_good_is_told() {
     let heartbeat = builder().start().unwrap();
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

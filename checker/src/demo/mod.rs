@@ -13,7 +13,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heartbeat::observe::{Owner, observe};
+use heartbeat::observe::{Moment, Owner, observe};
 use heartbeat::verdict::Verdict;
 
 use self::crew::Crew;
@@ -229,8 +229,9 @@ impl<'i> Play<'i> {
             return Err(End::Interrupted(signal));
         }
         for (seen, member) in self.seen.iter_mut().zip(self.crew.members()) {
+            let asked = Moment::now();
             let observation = observe(&member.file, Owner::Own);
-            let judgement = observation.judge(None);
+            let judgement = observation.judge_as_of(asked, None);
             seen.take(judgement.verdict, self.begun.elapsed(), judgement.to_string());
             if let Some(record) = observation.record() {
                 seen.tasks_done = record.tasks.done;

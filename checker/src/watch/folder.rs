@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use heartbeat::observe::{Observation, Owner, observe};
+use heartbeat::observe::{Moment, Observation, Owner, observe};
 use heartbeat::verdict::{Unsafe, Verdict};
 
 use super::events::{Events, Wake, is_hidden};
@@ -107,6 +107,7 @@ impl Folder {
 
     fn look(&mut self, name: &OsStr) {
         let path = self.path.join(name);
+        let asked = Moment::now();
         let observation = observe(&path, self.owner);
         match &observation {
             Observation::Missing(io::ErrorKind::NotFound) => {
@@ -122,7 +123,7 @@ impl Folder {
             }
             _ => {}
         }
-        let row = Row::judged(name.to_owned(), &observation);
+        let row = Row::judged(name.to_owned(), &observation, asked);
         self.entries.insert(name.to_owned(), Entry { observation, row, gone: None });
     }
 }
@@ -183,7 +184,7 @@ impl Entry {
         if self.gone.is_some() {
             return false;
         }
-        let row = Row::judged(self.row.key.clone(), &self.observation);
+        let row = Row::judged(self.row.key.clone(), &self.observation, Moment::now());
         let changed = row.verdict != self.row.verdict;
         if !changed {
             self.row = row;
@@ -194,7 +195,7 @@ impl Entry {
     /// The file is gone: its worker is still known by its name.
     fn lose(&mut self, observation: Observation) {
         self.gone.get_or_insert_with(Instant::now);
-        let row = Row::judged(self.row.key.clone(), &observation);
+        let row = Row::judged(self.row.key.clone(), &observation, Moment::now());
         self.row =
             Row { worker: std::mem::take(&mut self.row.worker), account: self.row.account.take(), ..row };
         debug_assert_eq!(self.row.verdict, Verdict::Missing);

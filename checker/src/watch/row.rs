@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 use std::ffi::OsString;
 
-use heartbeat::observe::Observation;
+use heartbeat::observe::{Moment, Observation};
 use heartbeat::record::{Record, Status};
 use heartbeat::verdict::Verdict;
 
@@ -87,10 +87,10 @@ pub const HEADINGS: [&str; 8] =
     ["worker", "verdict", "age", "status", "run", "done", "fail", "next deadline"];
 
 impl Row {
-    /// Judges what was found at `key`.
-    pub fn judged(key: OsString, observation: &Observation) -> Self {
-        let judgement = observation.judge(None);
-        let age_ms = observation.age_ms();
+    /// Judges what was found at `key` by a look that began at `asked`.
+    pub fn judged(key: OsString, observation: &Observation, asked: Moment) -> Self {
+        let judgement = observation.judge_as_of(asked, None);
+        let age_ms = observation.age_ms_as_of(asked);
         let record = observation.record();
         let place = format!("file {}", Plain(key.display()));
         let worker = match record {
@@ -286,7 +286,8 @@ pub mod tests {
 
     #[test]
     fn a_name_from_a_file_cannot_steer_the_terminal() {
-        let row = Row::judged("a\u{1b}[2J".into(), &Observation::Missing(std::io::ErrorKind::NotFound));
+        let missing = Observation::Missing(std::io::ErrorKind::NotFound);
+        let row = Row::judged("a\u{1b}[2J".into(), &missing, Moment::now());
         assert_eq!((row.worker.as_str(), row.verdict), ("a\\u{1b}[2J", Verdict::Missing));
     }
 }

@@ -69,8 +69,11 @@ struct Restore;
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        // Fails only where the terminal is gone.
-        let _ = ratatui::try_restore();
+        // A panic has had the terminal restored before it was told; doing it twice would write over that.
+        if !thread::panicking() {
+            // Fails only where the terminal is gone.
+            let _ = ratatui::try_restore();
+        }
     }
 }
 

@@ -55,7 +55,9 @@ fn watched(arguments: &Run) -> io::Result<Exit> {
     if counters.file_failures > 0 {
         let last = heartbeat.last_error().unwrap_or_default();
         let (failures, beats) = (counters.file_failures, counters.beats);
-        tell(format_args!("heartbeat: {failures} of {beats} beats did not reach the file; {last}"));
+        tell(format_args!(
+            "heartbeat: {failures} of {beats} beats could not be written as a new file; {last}"
+        ));
     }
     if let Err(error) = stopped {
         tell(error);

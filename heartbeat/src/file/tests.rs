@@ -147,6 +147,19 @@ fn a_record_in_place_of_a_longer_or_a_shorter_one_is_whole() {
 }
 
 #[test]
+fn while_anybody_has_the_file_open_nothing_is_written_in_place() {
+    let (_folder, path) = place();
+    let mut file = beat_file(&path);
+    file.publish(&line(&numbered(1)), None).unwrap();
+    fs::create_dir(draft_path(&path, least().id).unwrap()).unwrap();
+    let reader = File::open(&path).unwrap();
+    assert!(file.publish(&line(&numbered(2)), None).is_err());
+    assert_eq!(io::read_to_string(&reader).unwrap().into_bytes(), line(&numbered(1)));
+    drop(reader);
+    assert!(matches!(file.publish(&line(&numbered(2)), None), Ok(Written::InPlace(_))));
+}
+
+#[test]
 fn what_is_not_this_workers_is_not_written_over_in_place() {
     let (_folder, path) = place();
     let mut file = beat_file(&path);

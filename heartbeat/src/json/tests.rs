@@ -93,6 +93,50 @@ fn the_ends_of_the_range_of_numbers_are_read() {
 }
 
 #[test]
+fn what_is_nearly_json_is_refused() {
+    for text in [
+        "[1 2]",
+        "[1,]",
+        "[,1]",
+        "[1,,2]",
+        "[",
+        "]",
+        "[1",
+        "{\"a\":1 \"b\":2}",
+        "{\"a\":1,}",
+        "{,}",
+        "{\"a\"}",
+        "{\"a\" 1}",
+        "{\"a\":}",
+        "{a:1}",
+        "{1:1}",
+        "{\"a\":1",
+        "'a'",
+        "tru",
+        "True",
+        "nulll",
+        "1 1",
+        "-",
+        "1.e1",
+        "1e",
+        "\"a",
+        "\"\\x\"",
+        "\"\\u00\"",
+        "\"\\u+123\"",
+        "//",
+        "[1]//",
+        "\u{feff}1",
+    ] {
+        assert!(serde_json::from_str::<Value>(text).is_err(), "{text} is JSON");
+        assert!(read(text.as_bytes(), Reader::skip).is_err(), "{text}");
+    }
+    for control in '\0'..' ' {
+        assert!(read(format!("\"a{control}b\"").as_bytes(), Reader::string).is_err(), "{control:?}");
+    }
+    assert!(read("\" \u{7f}\"".as_bytes(), Reader::string).is_ok(), "JSON allows all from the space on");
+}
+
+#[test]
 fn half_of_a_surrogate_pair_is_no_character() {
     for text in [
         r#""\ud800""#,

@@ -1,5 +1,6 @@
 //! What a heartbeat costs its embedder: allocations, threads, system calls.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use libtest_mimic::Trial;
 use tempfile::TempDir;
 
 use crate::allocations;
-use crate::worker::State;
+use crate::worker::{State, publisher_of};
 use crate::{Worker, record, trial, until};
 
 pub fn trials() -> Vec<Trial> {
@@ -22,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial!(a_pulse_allocates_nothing),
         trial!(a_task_allocates_nothing_once_warm),
+        trial!(the_end_of_a_task_allocates_nothing_not_even_the_first_time),
         trial!(a_beat_allocates_nothing_once_warm),
         trial!(allocations_are_counted_at_all),
         trial!(there_is_one_thread_more_and_after_the_stop_none),
@@ -55,11 +57,13 @@ pub fn measure(state: &State, what: &str) -> String {
             thread::sleep(Duration::from_millis(1));
         }
     };
+    let held = RefCell::new((0..50).map(|_| heartbeat.task("held", None)).collect::<Vec<_>>());
     let _running = heartbeat.task("a task that runs all the while", Duration::from_hours(1));
     heartbeat.pulse();
     let work: &dyn Fn() = match what {
         "pulses" => &pulses,
         "tasks" => &tasks,
+        "first-ends" => &|| held.borrow_mut().clear(),
         "beats" => &|| beats(200),
         "a-vector" => &|| drop(std::hint::black_box(vec![1])),
         other => panic!("unknown measure {other}"),
@@ -93,6 +97,10 @@ fn a_task_allocates_nothing_once_warm() {
     assert_allocations("tasks", "0");
 }
 
+fn the_end_of_a_task_allocates_nothing_not_even_the_first_time() {
+    assert_allocations("first-ends", "0");
+}
+
 fn a_beat_allocates_nothing_once_warm() {
     assert_allocations("beats", "0");
 }
@@ -112,11 +120,7 @@ fn there_is_one_thread_more_and_after_the_stop_none() {
     until("some beats are made", || (record(&path).seq > 5).then_some(()));
     worker.make("task job 60000");
     assert_eq!(threads(), 2);
-    let names: Vec<_> = fs::read_dir(format!("/proc/{pid}/task"))
-        .unwrap()
-        .map(|task| fs::read_to_string(task.unwrap().path().join("comm")).unwrap())
-        .collect();
-    assert!(names.contains(&"heartbeat\n".to_owned()), "{names:?}");
+    assert!(worker.publisher().exists());
     worker.make("stop");
     until("the thread has ended", || (threads() == 1).then_some(()));
 }
@@ -152,15 +156,11 @@ fn a_beat_is_one_wait_and_five_system_calls() {
     worker.make("pulse");
     worker.make("task job 60000");
     let pid = worker.answer("pid");
-    let publisher = fs::read_dir(format!("/proc/{pid}/task"))
-        .unwrap()
-        .map(|task| task.unwrap())
-        .find(|task| fs::read_to_string(task.path().join("comm")).unwrap() == "heartbeat\n")
-        .unwrap();
+    let publisher = publisher_of(pid.parse().unwrap());
     let first = record(&path).seq;
     until("some beats are made", || (record(&path).seq >= first + 20).then_some(()));
     worker.finish("exit 0");
-    let calls = calls(&fs::read_to_string(trace).unwrap(), publisher.file_name().to_str().unwrap());
+    let calls = calls(&fs::read_to_string(trace).unwrap(), publisher.file_name().unwrap().to_str().unwrap());
     let beats: Vec<_> = calls.split(|call| call == "poll").collect();
     assert!(beats.len() > 20, "{calls:?}");
     // Before the first wait stands the start, after the last one the end.

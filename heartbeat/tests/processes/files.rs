@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
         trial!(a_file_of_another_user_is_refused).with_ignored_flag(!root),
         trial!(an_unprivileged_worker_is_refused_the_file_of_another_user).with_ignored_flag(!root),
         trial!(a_second_worker_is_refused_and_told_by_whom),
+        trial!(a_worker_that_replaces_its_program_takes_its_own_file_over),
         trial!(a_stopped_holder_still_holds_its_file),
         trial!(of_two_that_start_at_the_same_instant_exactly_one_wins),
         trial!(the_file_of_a_dead_incarnation_is_replaced_and_its_draft_removed),
@@ -126,6 +127,19 @@ fn a_second_worker_is_refused_and_told_by_whom() {
     let again = first.answer(&format!("start file={}", path.display()));
     assert!(again.starts_with(&format!("held {pid}: ")), "{again}");
     assert_eq!(next_beat(&path).id, id);
+}
+
+fn a_worker_that_replaces_its_program_takes_its_own_file_over() {
+    let (_folder, path) = place();
+    let mut worker = Worker::beating(&path);
+    let before = record(&path);
+    worker.make("exec");
+    worker.start(&path, "");
+    let now = record(&path);
+    assert_eq!((now.pid, now.pid_start), (before.pid, before.pid_start), "it is the same process");
+    assert!(now.id != before.id && verdict(&path) == Verdict::Alive);
+    worker.make("stop");
+    assert!(!path.exists());
 }
 
 fn a_stopped_holder_still_holds_its_file() {

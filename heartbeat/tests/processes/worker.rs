@@ -11,10 +11,12 @@
 //! | `umask OCTAL`, `unshare`, `mount DIR`, `remount DIR ro\|rw` | prepares |
 //! | `subscribe` | every event of `tracing` panics from now on |
 //! | `fork HOW`, `measure WHAT` | see [`crate::forks`] and [`crate::cost`] |
+//! | `exec` | becomes a new program, in the same process |
 //! | `exit CODE`, `return`, `panic`, `await-term` | ends the process, one way or another |
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,6 +119,11 @@ impl Worker {
         self.child.id()
     }
 
+    /// What the kernel tells of the publisher's thread.
+    pub fn publisher(&self) -> PathBuf {
+        publisher_of(self.pid())
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(self.nix_pid(), signal).unwrap();
     }
@@ -141,6 +148,14 @@ impl Worker {
         self.tell(command);
         self.child.wait().unwrap()
     }
+}
+
+/// The folder in `/proc` of a process's publisher's thread.
+pub fn publisher_of(pid: u32) -> PathBuf {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+    let mut publishers =
+        tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "heartbeat\n"));
+    publishers.next().expect("no publisher's thread")
 }
 
 impl Drop for Worker {
@@ -222,6 +237,12 @@ impl State {
             ["subscribe"] => subscribe(),
             ["fork", how] => return crate::forks::fork(self, how),
             ["measure", what] => return crate::cost::measure(self, what),
+            ["exec"] => {
+                use std::os::unix::process::CommandExt;
+                // Before the next command can come: what is read ahead would be lost.
+                println!("done");
+                return Worker::command().exec().to_string();
+            }
             ["exit", code] => std::process::exit(code.parse().unwrap()),
             ["panic"] => {
                 let _heartbeat = Arc::into_inner(self.heartbeat.take().unwrap());

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use heartbeat::observe::{Observation, Owner, observe};
+use heartbeat::observe::{Moment, Observation, Owner, observe};
 use heartbeat::record::Record;
 use heartbeat::verdict::Verdict;
 use nix::unistd::User;
@@ -161,10 +161,11 @@ impl Settings {
     /// ```
     pub fn answer(&self) -> Answer {
         let max_age_ms = self.max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let asked = Moment::now();
         let seen = observe(&self.file, self.owner);
-        let judgement = seen.judge(max_age_ms);
+        let judgement = seen.judge_as_of(asked, max_age_ms);
         let mut answer = self.conclude(judgement.verdict, judgement.to_string());
-        answer.age_ms = seen.age_ms();
+        answer.age_ms = seen.age_ms_as_of(asked);
         answer.budget_ms = max_age_ms.or(seen.record().map(|record| record.promise_ms));
         if let Observation::Record(record) = seen {
             answer.record = Some(record);

@@ -73,6 +73,6 @@ fn a_file_that_cannot_be_written_is_told_and_keeps_no_command_from_its_work() {
     assert!(bench.stderr().contains("later/beat: No such file or directory"), "{}", bench.stderr());
     std::fs::create_dir(bench.path("later")).unwrap();
     assert_eq!(program.exit(), 0);
-    assert!(bench.stderr().contains("beats did not reach the file"), "{}", bench.stderr());
+    assert!(bench.stderr().contains("beats could not be written as a new file"), "{}", bench.stderr());
     assert!(!bench.path("later/beat").exists());
 }
