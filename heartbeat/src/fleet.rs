@@ -270,18 +270,18 @@ impl Fleet {
     /// `size` is about how many there will be, at most [`MAX_PAGE`]. A member that was there all the time is on some page;
     /// one that came or went meanwhile may be. One may come twice.
     pub fn members(&mut self, cursor: &Cursor, size: usize, until: Instant) -> Result<Page, Error> {
-        let mut scan = cmd("HSCAN");
-        // Each member has two fields there: its id and its name.
-        let fields = size.clamp(1, MAX_PAGE) * 2;
-        scan.arg(self.keys.names()).arg(cursor.0.as_str()).arg("COUNT").arg(fields);
+        let mut scan = cmd("ZSCAN");
+        let size = size.clamp(1, MAX_PAGE);
+        scan.arg(self.keys.workers()).arg(cursor.0.as_str()).arg("COUNT").arg(size);
         let answer = self.array(Ask::Command(scan), until)?;
-        let (next, fields) = match &answer[..] {
-            [next, Value::Array(fields)] => (text(next), fields),
+        let (next, found) = match &answer[..] {
+            [next, Value::Array(found)] => (text(next), found),
             _ => (None, &answer),
         };
         let next = next.ok_or_else(|| garbled(&self.client.place()))?;
         let mut seen = HashSet::new();
-        let ids = fields.iter().step_by(2).filter_map(text).filter_map(Id::parse);
+        // Each with its score.
+        let ids = found.iter().step_by(2).filter_map(text).filter_map(Id::parse);
         let ids: Vec<_> = ids.filter(|id| seen.insert(*id)).collect();
         let next = if next == "0" { None } else { Some(Cursor(next.to_owned())) };
         Ok(Page { members: self.fetch(&ids, until)?, next })

@@ -10,4 +10,6 @@ mod sentinel;
 mod servers;
 mod standalone;
 mod tls;
+#[cfg(feature = "tracing")]
+mod told;
 mod worker;
