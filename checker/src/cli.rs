@@ -22,7 +22,9 @@ pub struct Cli {
 #[expect(missing_docs, reason = "each command's arguments hold its line of help")]
 pub enum Command {
     Worker(worker::Args),
-    /// A live table of the workers whose beat files are in a folder
+    #[cfg(feature = "redis")]
+    Cluster(crate::cluster::Args),
+    /// A live table of workers
     #[cfg(feature = "watch")]
     Watch(crate::watch::Args),
     /// Start real workers, break them one after another, and judge them live
@@ -63,6 +65,8 @@ fn parse_worker(rest: &[OsString]) -> Result<worker::Args, clap::Error> {
 fn run(command: &Command) -> Exit {
     match command {
         Command::Worker(args) => worker::run(args),
+        #[cfg(feature = "redis")]
+        Command::Cluster(args) => crate::cluster::run(args),
         #[cfg(feature = "watch")]
         Command::Watch(args) => crate::watch::run(args),
         #[cfg(feature = "demo")]
@@ -79,11 +83,26 @@ fn refuse(told: &clap::Error, arguments: &[OsString]) -> Exit {
     if !told.use_stderr() {
         return stream::answer(&told.to_string(), Exit::Passed);
     }
-    let text = told.to_string();
+    let text = without_urls(told.to_string(), arguments);
     stream::complain_at_length(&text);
     let format = asked_format(arguments);
     let first = text.lines().next().unwrap_or_default();
     stream::answer(&format.failure(first), format.failure_exit(Exit::Invalid))
+}
+
+/// Hides every URL that stands in the arguments: one that got into the wrong place is shown as what is wrong, and it
+/// may hold a password.
+fn without_urls(mut text: String, arguments: &[OsString]) -> String {
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        if let Some(at) = argument.find("://") {
+            let scheme =
+                argument[..at].rsplit(|part: char| !part.is_ascii_alphanumeric() && part != '+').next();
+            let begin = at - scheme.unwrap_or_default().len();
+            text = text.replace(&argument[begin..], &format!("{}://…", &argument[begin..at]));
+        }
+    }
+    text
 }
 
 /// The format that a command line asks for that could not be read as a whole.
@@ -122,6 +141,21 @@ mod tests {
                 whole.map_err(|told| told.to_string()),
                 "{line}"
             );
+        }
+    }
+
+    #[test]
+    fn a_url_in_the_wrong_place_is_not_shown() {
+        for line in [
+            "checker worker redis://me:S3cret@h",
+            "checker worker --file=/a --for redis+sentinel://me:S3cret@h/s?pass=S3cret",
+            "checker worker --max-age=rediss://:S3cret@h",
+            "checker worker --redis=redis://:S3cret@h",
+            "checker nothing://:S3cret@h",
+        ] {
+            let told = parse(&words(line)).map(|_| ()).expect_err(line).to_string();
+            let text = without_urls(told, &words(line));
+            assert!(text.starts_with("error: ") && !text.contains("S3cret"), "{text}");
         }
     }
 

@@ -1,6 +1,9 @@
 //! Judges the heartbeats of queue workers: local verdicts, the command line and its formats.
 
+mod arguments;
 pub mod cli;
+#[cfg(feature = "redis")]
+mod cluster;
 mod completions;
 mod deadline;
 #[cfg(feature = "demo")]
@@ -9,6 +12,8 @@ pub mod exit;
 mod format;
 #[cfg(any(feature = "demo", feature = "watch"))]
 mod interrupt;
+#[cfg(feature = "redis")]
+mod redis;
 mod stream;
 #[cfg(feature = "watch")]
 pub mod watch;

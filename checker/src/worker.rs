@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueHint;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use heartbeat::DEFAULT_FILE;
 use heartbeat::duration::{self, Human};
 use shared::checks::worker::{Answer, Overdue, Settings, Unknown, Want, parse_owner};
 
+use crate::arguments::{one_of, timeout};
 use crate::exit::Exit;
 use crate::format::Format;
 use crate::{deadline, stream};
@@ -117,21 +117,4 @@ fn show(format: Format, answer: &Answer) -> Exit {
 fn fail(format: Format, what: &str, exit: Exit) -> Exit {
     stream::complain(what);
     stream::answer(&format.failure(what), format.failure_exit(exit))
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    match duration::parse(text) {
-        Ok(Duration::ZERO) => Err("a timeout is 1ms at least".to_owned()),
-        Ok(timeout) => Ok(timeout),
-        Err(invalid) => Err(invalid.to_string()),
-    }
-}
-
-/// Reads one of a few choices by its word; help and completions list them.
-fn one_of<T, const N: usize>(all: [T; N], word: fn(T) -> &'static str) -> impl TypedValueParser<Value = T>
-where
-    T: Copy + Send + Sync + 'static,
-{
-    PossibleValuesParser::new(all.map(word))
-        .try_map(move |chosen| all.into_iter().find(|choice| word(*choice) == chosen).ok_or("no such choice"))
 }

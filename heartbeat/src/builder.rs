@@ -5,21 +5,22 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::Duration;
-
-use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::clock;
 use crate::duration::{self, millis};
 use crate::error::{Error, ErrorKind};
 use crate::extras::Extras;
 use crate::file::{BeatFile, DEFAULT_MODE, Failure};
+#[cfg(feature = "redis")]
+use crate::fleet::Url;
 use crate::heartbeat::Heartbeat;
 use crate::observe::{boot_id, pid_namespace, process};
 use crate::process;
 use crate::publisher::{Phase, Publisher, Shared, Subject};
-use crate::record::{self, Id, Nearest, Pulse, Record, Status, Tasks};
+use crate::record::{self, Id, Nearest, Pulse, Record, Stat, Status, Tasks};
+#[cfg(feature = "redis")]
+use crate::stat::StatKey;
 use crate::verdict::Process;
 
 /// Where the beat file is, where nothing says otherwise.
@@ -45,7 +46,7 @@ type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
 ///
 /// What is not set here is taken from the environment at [`Builder::start`], read once: `HEARTBEAT_FILE`,
 /// `HEARTBEAT_CLUSTER`, `HEARTBEAT_WORKER`, `HEARTBEAT_QUEUES` (with commas), `HEARTBEAT_INTERVAL`,
-/// `HEARTBEAT_PROMISE`, `HEARTBEAT_LOOP_BUDGET`. An empty variable counts as not set.
+/// `HEARTBEAT_PROMISE`, `HEARTBEAT_LOOP_BUDGET`, and `HEARTBEAT_REDIS_URL` (feature `redis`). An empty variable counts as not set.
 #[must_use = "a builder does nothing before its start"]
 pub struct Builder {
     lookup: Lookup,
@@ -60,6 +61,8 @@ pub struct Builder {
     loop_budget: Option<Duration>,
     start_deadline: Option<Duration>,
     drain_deadline: Option<Duration>,
+    #[cfg(feature = "redis")]
+    redis: Option<String>,
     #[cfg(feature = "endpoint")]
     endpoint: Option<std::net::SocketAddr>,
 }
@@ -94,6 +97,8 @@ impl Default for Builder {
             loop_budget: None,
             start_deadline: None,
             drain_deadline: None,
+            #[cfg(feature = "redis")]
+            redis: None,
             #[cfg(feature = "endpoint")]
             endpoint: None,
         }
@@ -175,6 +180,15 @@ impl Builder {
         self
     }
 
+    /// Beats to this Redis too: see [`crate::fleet::Url`] for the forms. Default: no stat key.
+    ///
+    /// A URL that cannot be is an error at the start; a Redis that cannot be reached is not.
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, url: impl Into<String>) -> Self {
+        self.redis = Some(url.into());
+        self
+    }
+
     /// Answers `GET` and `HEAD` of `/livez` and `/readyz` here, from the publisher's own thread, by the verdict of
     /// that moment: 200 or 503, with one JSON object as `checker worker` prints it. Port 0 lets the system choose:
     /// see [`Heartbeat::endpoint_address`]. A port in use is an error at the start.
@@ -229,9 +243,19 @@ impl Builder {
         let shared = Arc::new(shared);
         #[cfg(feature = "endpoint")]
         let endpoint = settings.extras.endpoint.as_ref().map(crate::endpoint::Endpoint::address);
+        #[cfg(feature = "redis")]
+        let stat = match settings.redis {
+            Some(url) => Some(
+                StatKey::start(url, record.clone(), Arc::clone(&shared))
+                    .map_err(|error| system("cannot start the thread for Redis", error))?,
+            ),
+            None => None,
+        };
         let publisher = Publisher::new(Arc::clone(&shared), record, file, settings.extras);
+        #[cfg(feature = "redis")]
+        let publisher = publisher.with_stat(stat);
         let (sender, first_beat) = sync_channel(1);
-        spawn_undisturbed(move || publisher.run(&sender))
+        process::spawn_undisturbed("heartbeat", move || publisher.run(&sender))
             .map_err(|error| system("cannot start the publisher's thread", error))?;
         process::stop_at_exit(id, Arc::downgrade(&shared) as Weak<Shared>);
         let path = settings.file.unwrap_or_default();
@@ -260,14 +284,6 @@ fn refusal(path: &Path, failure: &Failure) -> Error {
     Error::new(kind, text)
 }
 
-/// The thread gets no signals: those are for the program's own threads.
-fn spawn_undisturbed(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let spawned = thread::Builder::new().name("heartbeat".to_owned()).spawn(run);
-    before.thread_set_mask()?;
-    spawned.map(drop)
-}
-
 /// Settings that have been looked up and found possible.
 struct Settings {
     cluster: String,
@@ -282,6 +298,8 @@ struct Settings {
     loop_budget_ms: u64,
     start_deadline_ms: Option<u64>,
     drain_deadline_ms: Option<u64>,
+    #[cfg(feature = "redis")]
+    redis: Option<Url>,
     extras: Extras,
 }
 
@@ -363,6 +381,8 @@ impl Settings {
             loop_budget_ms: millis(loop_budget),
             start_deadline_ms: builder.start_deadline.map(millis),
             drain_deadline_ms: builder.drain_deadline.map(millis),
+            #[cfg(feature = "redis")]
+            redis: environment.redis(builder.redis)?,
             extras: Extras {
                 #[cfg(feature = "endpoint")]
                 endpoint: builder.endpoint.map(crate::endpoint::Endpoint::bind).transpose()?,
@@ -402,7 +422,7 @@ impl Settings {
             until_mono_ms: None,
             pulse: None,
             tasks: Tasks::default(),
-            stat: None,
+            stat: self.beats_to_redis().then(Stat::default),
             version: self.version.clone(),
         };
         let mut line = Vec::new();
@@ -416,6 +436,13 @@ impl Settings {
             return Err(configuration(text));
         }
         Ok(record)
+    }
+
+    fn beats_to_redis(&self) -> bool {
+        #[cfg(feature = "redis")]
+        return self.redis.is_some();
+        #[cfg(not(feature = "redis"))]
+        false
     }
 }
 
@@ -431,6 +458,7 @@ fn largest(mut record: Record) -> Record {
     let name = "\"".repeat(record::MAX_TASK_NAME);
     let nearest = Some(Nearest { name, since_mono_ms: moment, due_mono_ms: Some(moment) });
     record.tasks = Tasks { running: u64::MAX, done: u64::MAX, failed: u64::MAX, nearest };
+    record.stat = record.stat.map(|_| Stat { ok_mono_ms: moment, failures: u64::MAX });
     record
 }
 
@@ -468,6 +496,15 @@ impl Environment<'_> {
             Some(set) => Ok(Some(set)),
             None => self.value(name),
         }
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis(&self, set: Option<String>) -> Result<Option<Url>, Error> {
+        let Some(text) = self.text(set, "HEARTBEAT_REDIS_URL")? else { return Ok(None) };
+        let url: Url =
+            text.parse().map_err(|error| configuration(format!("the Redis URL is refused: {error}")))?;
+        url.check_files().map_err(|error| configuration(error.to_string()))?;
+        Ok(Some(url))
     }
 
     fn list(&self, name: &str) -> Result<Vec<String>, Error> {

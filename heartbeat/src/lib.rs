@@ -23,6 +23,8 @@ mod endpoint;
 mod error;
 mod extras;
 mod file;
+#[cfg(feature = "redis")]
+pub mod fleet;
 mod heartbeat;
 mod json;
 mod mark;
@@ -32,6 +34,8 @@ mod publisher;
 pub mod record;
 #[cfg(feature = "tokio")]
 mod runtime;
+#[cfg(feature = "redis")]
+mod stat;
 #[cfg(feature = "systemd")]
 mod systemd;
 mod tasks;

@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::{SigSet, SigmaskHow};
+
 use crate::publisher::Shared;
 use crate::record::Id;
 
@@ -36,6 +38,14 @@ pub fn watch_forks() -> io::Result<()> {
     });
     // Both calls fail for want of memory only.
     if RESULT.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+}
+
+/// Starts a thread that gets no signals: those are for the program's own threads.
+pub fn spawn_undisturbed(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(run);
+    before.thread_set_mask()?;
+    spawned.map(drop)
 }
 
 /// Has `exit()` clean up after this heartbeat, where it has not been stopped by then.

@@ -19,10 +19,14 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::clock;
 use crate::extras::Extras;
 use crate::file::{BeatFile, Failure, Written};
+#[cfg(feature = "redis")]
+use crate::fleet::takes_work;
 use crate::mark::{Budget, Mark};
 use crate::observe;
 use crate::process;
 use crate::record::{Record, Status};
+#[cfg(feature = "redis")]
+use crate::stat::StatKey;
 use crate::tasks::{Board, Task};
 use crate::verdict::{Evidence, Machine, Process, Verdict, judge};
 
@@ -72,8 +76,10 @@ pub struct Counters {
     pub beats: u64,
     /// Beats that did not become a new file: written over the last one, or not at all.
     pub file_failures: u64,
-    /// Panics of the publisher's thread that were contained.
+    /// Panics of the heartbeat's own threads that were contained.
     pub panics: u64,
+    /// Beats that did not reach Redis (feature `redis`).
+    pub redis_failures: u64,
     /// Times that the endpoint could not take a client (feature `endpoint`).
     pub endpoint_failures: u64,
     /// Messages that systemd did not take; what they said is told again (feature `systemd`).
@@ -94,6 +100,7 @@ pub struct Shared {
     beats: AtomicU64,
     file_failures: AtomicU64,
     panics: AtomicU64,
+    redis_failures: AtomicU64,
     endpoint_failures: AtomicU64,
     systemd_failures: AtomicU64,
 }
@@ -126,6 +133,7 @@ impl Shared {
             beats: AtomicU64::new(0),
             file_failures: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            redis_failures: AtomicU64::new(0),
             endpoint_failures: AtomicU64::new(0),
             systemd_failures: AtomicU64::new(0),
         })
@@ -234,6 +242,7 @@ impl Shared {
             beats: self.beats.load(Ordering::Relaxed),
             file_failures: self.file_failures.load(Ordering::Relaxed),
             panics: self.panics.load(Ordering::Relaxed),
+            redis_failures: self.redis_failures.load(Ordering::Relaxed),
             endpoint_failures: self.endpoint_failures.load(Ordering::Relaxed),
             systemd_failures: self.systemd_failures.load(Ordering::Relaxed),
         }
@@ -241,6 +250,17 @@ impl Shared {
 
     pub fn last_error(&self) -> Option<String> {
         if self.generation == process::generation() { self.state().last_error.clone() } else { None }
+    }
+
+    #[cfg(feature = "redis")]
+    pub fn count_panic(&self) {
+        self.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "redis")]
+    pub fn count_redis_failure(&self, text: String) {
+        self.redis_failures.fetch_add(1, Ordering::Relaxed);
+        self.state().last_error = Some(text);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -265,6 +285,8 @@ pub struct Publisher {
     pub record: Record,
     pub file: Option<BeatFile>,
     pub extras: Extras,
+    #[cfg(feature = "redis")]
+    stat: Option<StatKey>,
     line: Vec<u8>,
     spare_name: String,
     /// When the worker was last live by its own account.
@@ -290,6 +312,8 @@ impl Publisher {
             record,
             file,
             extras,
+            #[cfg(feature = "redis")]
+            stat: None,
             line: Vec::with_capacity(crate::record::MAX_BYTES),
             spare_name: String::with_capacity(crate::record::MAX_TASK_NAME),
             live_mono_ms: clock::mono_ms(),
@@ -300,6 +324,11 @@ impl Publisher {
             next_excuse_ms: 0,
             failing: false,
         }
+    }
+
+    #[cfg(feature = "redis")]
+    pub fn with_stat(self, stat: Option<StatKey>) -> Self {
+        Self { stat, ..self }
     }
 
     /// Beats until it is asked to stop. The first beat's outcome goes to `first`.
@@ -416,6 +445,10 @@ impl Publisher {
     fn excuse(&self, by_ms: u64) {
         self.shared.mark.extend(by_ms);
         self.shared.tasks.extend(by_ms);
+        #[cfg(feature = "redis")]
+        if let Some(stat) = &self.stat {
+            stat.excuse(by_ms);
+        }
         let mut state = self.shared.state();
         for mark in &state.loops {
             mark.extend(by_ms);
@@ -446,9 +479,16 @@ impl Publisher {
             Phase::Running if record.tasks.running > 0 => (Status::Busy, None),
             Phase::Running => (Status::Idle, None),
         };
+        #[cfg(feature = "redis")]
+        if let Some(stat) = &self.stat {
+            record.stat = Some(stat.stat());
+        }
         // Last, so that nothing in the record is younger than the record.
         record.at_mono_ms = clock::mono_ms();
         record.at_unix_ms = clock::unix_ms();
+        if let Some(stat) = &mut record.stat {
+            stat.ok_mono_ms = stat.ok_mono_ms.min(record.at_mono_ms);
+        }
     }
 
     fn own_verdict(&self) -> Verdict {
@@ -489,10 +529,18 @@ impl Publisher {
         self.record.write(&mut self.line);
         let behind = Duration::from_millis(self.record.at_mono_ms - self.live_mono_ms);
         let mtime = if live { None } else { SystemTime::now().checked_sub(behind) };
-        match &mut self.file {
+        let outcome = match &mut self.file {
             Some(file) => file.publish(&self.line, mtime),
             None => Ok(Written::Renamed),
+        };
+        #[cfg(feature = "redis")]
+        if let Some(stat) = &self.stat
+            // A start that is refused is none, in Redis neither.
+            && !(self.record.seq == 1 && matches!(outcome, Err(Failure::Held(_) | Failure::Unsafe(_))))
+        {
+            stat.post(&self.line, takes_work(&self.record, self.verdict));
         }
+        outcome
     }
 
     /// The process that the record speaks of. This one is running, or would not ask.
@@ -544,12 +592,21 @@ impl Publisher {
         self.contained(|Self { record, extras, .. }| {
             extras.end(record, &judge(Evidence::Record(record), &Machine::of(record), None));
         });
-        match &mut self.file {
+        #[cfg(feature = "redis")]
+        if let Some(stat) = &self.stat {
+            stat.request_stop();
+        }
+        let removed = match &mut self.file {
             Some(file) => file
                 .remove(&self.line)
                 .map_err(|failure| format!("cannot remove {}: {failure}", file.path().display())),
             None => Ok(()),
+        };
+        #[cfg(feature = "redis")]
+        if let Some(stat) = &self.stat {
+            stat.wait_stopped();
         }
+        removed
     }
 }
 

@@ -76,7 +76,7 @@ impl fmt::Display for Id {
 }
 
 impl Id {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let hex = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         hex.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
     }
@@ -158,7 +158,7 @@ pub struct Nearest {
 }
 
 /// How the worker reaches its stat key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stat {
     /// When a publication last succeeded; until the first one, when the worker started.
     pub ok_mono_ms: u64,

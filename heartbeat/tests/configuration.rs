@@ -324,6 +324,9 @@ fn the_environment_is_read_once_and_only_for_what_is_documented() {
     asked.sort();
     // systemd's own variable says whether there is a systemd to talk to.
     asked.retain(|name| !(cfg!(feature = "systemd") && name == "NOTIFY_SOCKET"));
+    let with_redis = asked.iter().any(|name| name == "HEARTBEAT_REDIS_URL");
+    assert_eq!(with_redis, cfg!(feature = "redis"));
+    asked.retain(|name| name != "HEARTBEAT_REDIS_URL");
     let documented = [
         "HEARTBEAT_CLUSTER",
         "HEARTBEAT_FILE",

@@ -15,6 +15,8 @@ The convention, for whoever writes a page:
 * A comment right above the block says more:
   `<!-- worker -->` starts a demo worker that beats at `$HEARTBEAT_FILE` before the block; options of `checker demo-worker` may
   follow, and after ` | ` a line to say to it (`wedge`, …) or a signal (`SIGKILL`, `SIGSTOP`), until its verdict has changed;
+  `<!-- redis -->` starts a Redis at `$HEARTBEAT_REDIS_URL`; names as `WORKER:QUEUE` may follow: workers of the cluster `orders`
+  that beat to it before the block;
   `<!-- not run: reason -->` is for what cannot be run here; each is listed at the end of the test run.
 """
 

@@ -38,7 +38,9 @@ class Bench:
         return self.start(DemoWorker, file or self.environment["HEARTBEAT_FILE"], *words).beating()
 
     def prepare(self, block):
-        """Starts the worker that a comment above the block asks for, and lets happen to it what the comment says."""
+        """Starts what the comments above the block ask for, and lets happen to it what they say."""
+        if (workers := block.comment("redis")) is not None:
+            self.redis(workers.split())
         if (wanted := block.comment("worker")) is None:
             return
         arguments, *lines = wanted.split(" | ")
@@ -50,6 +52,22 @@ class Bench:
             else:
                 worker.say(line)
             until(lambda: verdict(worker.file).name != "alive", timeout=60, what=f"{line} has changed the verdict")
+
+    def redis(self, workers):
+        """A Redis of the block's own, with workers that are there before the block begins."""
+        folder = self.root / "redis"
+        folder.mkdir()
+        server = self.start(harness.Redis, folder)
+        until(server.answers, what="redis-server answers")
+        self.environment["HEARTBEAT_REDIS_URL"] = server.url
+        for name, queue in (worker.split(":") for worker in workers):
+            options = ["--cluster", "orders", "--worker", name, "--queue", queue, "--file", folder / name]
+            self.start(harness.Program, [HEARTBEAT, "run", *options, "--", "sleep", "600"], self.environment)
+        counted = [CHECKER, "cluster", "orders", "--min", str(len(workers))]
+        until(
+            lambda: subprocess.run(counted, env=self.environment, capture_output=True, check=False).returncode == 0,
+            what=f"{workers} beat",
+        )
 
     def bash(self, block, script):
         """Runs a script to its end; gives its status and its output, standard error included."""

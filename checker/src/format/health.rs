@@ -5,13 +5,15 @@
 
 use serde_json::{Map, Value, json};
 use shared::Status;
+#[cfg(feature = "redis")]
+use shared::checks::cluster;
 use shared::checks::worker::{Answer, Want};
 
 use super::time::{now, rfc3339};
 
 /// A worker's answer: its verdict, and, where they are known, its beat's age and its tasks.
 pub fn worker(answer: &Answer) -> String {
-    let status = status(answer);
+    let status = status(answer.status, answer.passed);
     let time = rfc3339(now());
     let measurement = |value: Value, unit: Option<&str>| {
         let mut entry = json!({ "componentType": "component", "observedValue": value, "time": time });
@@ -55,9 +57,43 @@ fn name(want: Want) -> &'static str {
     }
 }
 
-fn status(answer: &Answer) -> &'static str {
-    let status = match answer.status {
-        Status::Unknown if answer.passed => Status::Warn,
+/// A cluster's answer: how many workers there are, and where they are listed, each one's verdict.
+#[cfg(feature = "redis")]
+pub fn cluster(answer: &cluster::Answer) -> String {
+    let status = status(answer.status, answer.passed);
+    let time = rfc3339(now());
+    let measurement = |value: Value| json!({ "componentType": "component", "componentId": answer.cluster, "observedValue": value, "time": time });
+    let mut document = json!({ "status": status, "serviceId": answer.cluster, "description": answer.place });
+    let mut summary = measurement(answer.status.as_str().into());
+    summary["status"] = status.into();
+    if answer.status != Status::Pass {
+        document["output"] = answer.explanation().into();
+        summary["output"] = answer.explanation().into();
+    }
+    let mut checks = Map::new();
+    checks.insert("cluster:policies".to_owned(), json!([summary]));
+    if let Some(facts) = &answer.facts {
+        for (name, count) in [("fresh", facts.fresh), ("ready", facts.ready), ("lost", facts.lost_count)] {
+            let mut entry = measurement(count.into());
+            entry["observedUnit"] = "workers".into();
+            checks.insert(format!("cluster:{name}"), json!([entry]));
+        }
+    }
+    if let Some(roll) = &answer.roll {
+        let worker = |listed: &cluster::Listed| {
+            let mut entry = measurement(listed.verdict.as_str().into());
+            entry["componentId"] = format!("{}@{}", answer.cluster, listed.worker).into();
+            entry
+        };
+        checks.insert("cluster:workers".to_owned(), roll.workers.iter().map(worker).collect());
+    }
+    document["checks"] = checks.into();
+    format!("{document}\n")
+}
+
+fn status(status: Status, passed: bool) -> &'static str {
+    let status = match status {
+        Status::Unknown if passed => Status::Warn,
         Status::Unknown => Status::Fail,
         told => told,
     };

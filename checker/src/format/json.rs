@@ -1,6 +1,10 @@
 //! One JSON object on one line.
 
 use serde_json::Value;
+#[cfg(feature = "redis")]
+use serde_json::{Map, json};
+#[cfg(feature = "redis")]
+use shared::checks::cluster;
 use shared::checks::worker::Answer;
 
 /// An answer about a worker. All its keys always stand there; what is not known is null.
@@ -16,10 +20,52 @@ pub fn worker(answer: &Answer) -> String {
     ])
 }
 
+/// An answer about a cluster. All its keys always stand there, but for the list; what is not known is null or empty.
+#[cfg(feature = "redis")]
+pub fn cluster(answer: &cluster::Answer) -> String {
+    let unknown = cluster::Facts::default();
+    let facts = answer.facts.as_ref();
+    let number = |of: fn(&cluster::Facts) -> u64| Value::from(facts.map(of));
+    let known = facts.unwrap_or(&unknown);
+    let lost = known.lost.iter().map(|lost| json!({ "worker": lost.worker, "silent_ms": lost.silent_ms }));
+    let missing = known.missing.iter().map(|missing| Value::from(missing.worker.as_str()));
+    let queues = answer.queues.iter().zip(&known.queues);
+    let queues: Map<_, _> = queues.map(|(queue, count)| (queue.name.clone(), (*count).into())).collect();
+    let mut object: Vec<(&str, Value)> = vec![
+        ("status", answer.status.as_str().into()),
+        ("reason", answer.explanation().into()),
+        ("cluster", answer.cluster.as_str().into()),
+        ("fresh", number(|facts| facts.fresh)),
+        ("ready", number(|facts| facts.ready)),
+        ("lost", lost.collect()),
+        ("lost_count", number(|facts| facts.lost_count)),
+        ("missing", missing.collect()),
+        ("queues", queues.into()),
+        ("redis", answer.place.as_str().into()),
+    ];
+    if let Some(roll) = &answer.roll {
+        object.push(("workers", roll.workers.iter().map(listed).collect()));
+        object.push(("more_workers", roll.more.into()));
+    }
+    self::object(object)
+}
+
+#[cfg(feature = "redis")]
+fn listed(worker: &cluster::Listed) -> Value {
+    json!({
+        "worker": worker.worker,
+        "verdict": worker.verdict.as_str(),
+        "age_ms": worker.age_ms,
+        "queues": worker.queues,
+        "host": worker.host,
+        "takes_work": worker.fresh && worker.takes_work,
+    })
+}
+
 /// The members in the order given, for people who read along; `serde_json`'s own map would sort them.
-fn object<const N: usize>(members: [(&str, Value); N]) -> String {
-    let members = members.map(|(key, value)| format!("{}:{value}", Value::from(key)));
-    format!("{{{}}}\n", members.join(","))
+fn object<'k>(members: impl IntoIterator<Item = (&'k str, Value)>) -> String {
+    let members = members.into_iter().map(|(key, value)| format!("{}:{value}", Value::from(key)));
+    format!("{{{}}}\n", members.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ mod text;
 pub mod time;
 
 use clap::ValueEnum;
+use shared::Status;
+#[cfg(feature = "redis")]
+use shared::checks::cluster;
 use shared::checks::worker::Answer;
 
 use crate::exit::{Exit, PluginState};
@@ -49,11 +52,33 @@ impl Format {
 
     /// How a command ends that gives this answer about a worker.
     pub fn worker_exit(self, answer: &Answer) -> Exit {
-        match (self, answer.passed) {
-            (Self::Nagios, _) => Exit::Plugin(nagios::state(answer.status)),
+        self.exit(answer.status, answer.passed)
+    }
+
+    fn exit(self, status: Status, passed: bool) -> Exit {
+        match (self, passed) {
+            (Self::Nagios, _) => Exit::Plugin(nagios::state(status)),
             (_, true) => Exit::Passed,
             (_, false) => Exit::Failed,
         }
+    }
+
+    /// An answer about a cluster, as text.
+    #[cfg(feature = "redis")]
+    pub fn cluster(self, answer: &cluster::Answer) -> String {
+        match self {
+            Self::Text => text::cluster(answer),
+            Self::Json => json::cluster(answer),
+            Self::HealthJson => health::cluster(answer),
+            Self::Nagios => nagios::cluster(answer),
+            Self::Openmetrics => openmetrics::cluster(answer),
+        }
+    }
+
+    /// How a command ends that gives this answer about a cluster.
+    #[cfg(feature = "redis")]
+    pub fn cluster_exit(self, answer: &cluster::Answer) -> Exit {
+        self.exit(answer.status, answer.passed)
     }
 
     /// What stands on standard output where the arguments are wrong or the command fails: nothing, but for a
@@ -70,6 +95,54 @@ impl Format {
         match self {
             Self::Nagios => Exit::Plugin(PluginState::Unknown),
             _ => otherwise,
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "redis")]
+mod tests {
+    use shared::checks::cluster::{Facts, Missing, Queue, Settings, Silent};
+
+    use super::*;
+
+    /// An answer whose every name means harm.
+    fn harmed(harm: &str) -> cluster::Answer {
+        let name = harm.to_owned();
+        let settings = Settings::new("redis://:S3cret@h".parse().unwrap(), harm);
+        let mut answer = settings.cannot_tell(format!("why {harm}"), Some(name.clone()));
+        answer.queues = vec![Queue { name: name.clone(), min: 1 }];
+        answer.facts = Some(Facts {
+            queues: vec![3],
+            lost: vec![Silent { worker: name.clone(), silent_ms: 1 }],
+            lost_count: 1,
+            missing: vec![Missing { worker: name.clone(), why: name }],
+            ..Facts::default()
+        });
+        answer
+    }
+
+    #[test]
+    fn whatever_a_clusters_names_hold_they_stay_within_their_place_in_the_format() {
+        for harm in
+            ["a\u{202e}b\n\u{1b}[2J", "a | age=1s", "\"},\"status\":\"pass", "a\" 1\\", "# EOF", "'a'='b'"]
+        {
+            let answer = harmed(harm);
+            for format in [Format::Text, Format::Nagios, Format::Json, Format::HealthJson] {
+                let shown = format.cluster(&answer);
+                assert_eq!(shown.matches(char::is_control).collect::<Vec<_>>(), ["\n"], "{shown:?}");
+                assert!(!shown.contains("S3cret"));
+            }
+            let read: serde_json::Value = serde_json::from_str(&Format::Json.cluster(&answer)).unwrap();
+            assert_eq!((&read["status"], &read["cluster"]), (&"unknown".into(), &harm.into()));
+            assert_eq!(read["queues"][harm], 3);
+            let nagios = Format::Nagios.cluster(&answer);
+            assert_eq!(nagios.matches('|').count(), 1, "{nagios}");
+            let metrics = Format::Openmetrics.cluster(&answer);
+            assert!(
+                metrics.lines().all(|line| line.starts_with("heartbeat_cluster_") || line.starts_with("# "))
+            );
+            assert_eq!(metrics.matches("# EOF\n").count(), 1, "{metrics}");
         }
     }
 }

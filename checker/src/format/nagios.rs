@@ -4,6 +4,8 @@
 use std::fmt::Write;
 
 use shared::Status;
+#[cfg(feature = "redis")]
+use shared::checks::cluster;
 use shared::checks::worker::Answer;
 
 use super::plain::Plain;
@@ -43,6 +45,31 @@ pub fn worker(answer: &Answer) -> String {
     }
     line.push('\n');
     line
+}
+
+/// An answer about a cluster, with its counts; a list follows as the plugin's long output.
+#[cfg(feature = "redis")]
+pub fn cluster(answer: &cluster::Answer) -> String {
+    let mut line = text(state(answer.status), &super::text::ClusterLine(answer).to_string());
+    if let Some(facts) = &answer.facts {
+        let cluster::Facts { fresh, ready, lost_count, .. } = facts;
+        // Writing to a string cannot fail.
+        let _ = write!(line, " | fresh={fresh};;;0 ready={ready};;;0 lost={lost_count};;;0");
+        for (queue, count) in answer.queues.iter().zip(&facts.queues) {
+            let _ = write!(line, " {}={count};;{}:;0", label(&queue.name), queue.min);
+        }
+    }
+    line.push('\n');
+    if let Some(roll) = &answer.roll {
+        line.push_str(&super::text::table(roll).replace('|', "\\u{7c}"));
+    }
+    line
+}
+
+/// A queue's name as a label: quoted, and without what a label may not hold.
+#[cfg(feature = "redis")]
+fn label(queue: &str) -> String {
+    format!("'queue {}'", Plain(queue).to_string().replace(['\'', '=', '|'], "_"))
 }
 
 fn text(state: PluginState, what: &str) -> String {

@@ -3,21 +3,21 @@
 use std::fmt::Write;
 
 use heartbeat::verdict::Verdict;
-use shared::checks::worker::{Answer, Want};
+#[cfg(feature = "redis")]
+use shared::Status;
+#[cfg(feature = "redis")]
+use shared::checks::cluster;
+use shared::checks::worker::Answer;
 
 /// An answer about a worker. Every sample carries its file, and its worker and cluster where they are known.
 pub fn worker(answer: &Answer) -> String {
     let mut exposition = Exposition { text: String::new(), labels: labels(answer) };
-    let question = match answer.want {
-        Want::Live => "live",
-        Want::Ready => "ready",
-    };
     exposition.family(
         "heartbeat_worker_up",
         "gauge",
         "Whether the worker is what was asked for, live or ready.",
     );
-    exposition.sample("heartbeat_worker_up", &[("for", question)], u64::from(answer.passed));
+    exposition.sample("heartbeat_worker_up", &[("for", answer.want.as_str())], u64::from(answer.passed));
     exposition.family("heartbeat_worker_verdict", "gauge", "1 for the worker's verdict, 0 for all others.");
     for verdict in Verdict::ALL {
         let holds = u64::from(verdict == answer.verdict);
@@ -44,6 +44,45 @@ pub fn worker(answer: &Answer) -> String {
             tasks.failed,
         );
         exposition.counter("heartbeat_beats", "Beats since the worker's start.", record.seq);
+    }
+    exposition.text.push_str("# EOF\n");
+    exposition.text
+}
+
+/// An answer about a cluster. What is not known has no sample.
+#[cfg(feature = "redis")]
+pub fn cluster(answer: &cluster::Answer) -> String {
+    let labels = vec![("cluster", answer.cluster.clone())];
+    let mut exposition = Exposition { text: String::new(), labels };
+    exposition.family("heartbeat_cluster_up", "gauge", "Whether the cluster is as it was asked for.");
+    exposition.sample("heartbeat_cluster_up", &[("for", answer.want.as_str())], u64::from(answer.passed));
+    exposition.family("heartbeat_cluster_status", "gauge", "1 for the status that holds, 0 for all others.");
+    for status in Status::ALL {
+        let holds = u64::from(status == answer.status);
+        exposition.sample("heartbeat_cluster_status", &[("status", status.as_str())], holds);
+    }
+    if let Some(facts) = &answer.facts {
+        exposition.family(
+            "heartbeat_cluster_workers",
+            "gauge",
+            "Workers: that beat, that take work, and that are lost.",
+        );
+        for (state, count) in [("fresh", facts.fresh), ("ready", facts.ready), ("lost", facts.lost_count)] {
+            exposition.sample("heartbeat_cluster_workers", &[("state", state)], count);
+        }
+        if !answer.queues.is_empty() {
+            exposition.family(
+                "heartbeat_cluster_queue_workers",
+                "gauge",
+                "Workers that take work from a queue.",
+            );
+        }
+        for (queue, count) in answer.queues.iter().zip(&facts.queues) {
+            exposition.sample("heartbeat_cluster_queue_workers", &[("queue", &queue.name)], *count);
+        }
+    }
+    if let Some(roll) = &answer.roll {
+        exposition.list(roll);
     }
     exposition.text.push_str("# EOF\n");
     exposition.text
@@ -77,6 +116,23 @@ impl Exposition {
     fn seconds(&mut self, name: &str, help: &str, ms: u64) {
         let _ = writeln!(self.text, "# TYPE {name} gauge\n# UNIT {name} seconds\n# HELP {name} {help}");
         self.sample(name, &[], format_args!("{}.{:03}", ms / 1_000, ms % 1_000));
+    }
+
+    /// The verdict that holds for each worker; those that do not hold would be many.
+    #[cfg(feature = "redis")]
+    fn list(&mut self, roll: &cluster::Roll) {
+        const NAME: &str = "heartbeat_cluster_worker_verdict";
+        self.family(NAME, "gauge", "1 for the verdict of each worker.");
+        for listed in &roll.workers {
+            let id = listed.id.to_string();
+            let own = [
+                ("worker", listed.worker.as_str()),
+                ("host", listed.host.as_str()),
+                ("id", id.as_str()),
+                ("verdict", listed.verdict.as_str()),
+            ];
+            self.sample(NAME, &own, 1);
+        }
     }
 
     fn sample(&mut self, name: &str, own: &[(&str, &str)], value: impl std::fmt::Display) {

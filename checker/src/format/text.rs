@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+#[cfg(feature = "redis")]
+use heartbeat::duration::Human;
+#[cfg(feature = "redis")]
+use shared::checks::cluster;
 use shared::checks::worker::Answer;
 
 use super::plain::Plain;
@@ -23,6 +27,56 @@ impl fmt::Display for Line<'_> {
         }
         write!(f, "{})", file.display())
     }
+}
+
+/// `STATUS: REASON (CLUSTER at REDIS)`, and where a list was asked for, a line for each worker.
+#[cfg(feature = "redis")]
+pub fn cluster(answer: &cluster::Answer) -> String {
+    let mut text = format!("{}\n", Plain(ClusterLine(answer)));
+    if let Some(roll) = &answer.roll {
+        text.push_str(&table(roll));
+    }
+    text
+}
+
+/// An answer about a cluster, for lines that hold more.
+#[cfg(feature = "redis")]
+pub struct ClusterLine<'a>(pub &'a cluster::Answer);
+
+#[cfg(feature = "redis")]
+impl fmt::Display for ClusterLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cluster::Answer { status, cluster, place, .. } = self.0;
+        write!(f, "{status}: {} ({cluster} at {place})", self.0.explanation())
+    }
+}
+
+/// The workers in columns as wide as their widest name.
+#[cfg(feature = "redis")]
+pub fn table(roll: &cluster::Roll) -> String {
+    let names =
+        |worker: &cluster::Listed| [Plain(&worker.worker).to_string(), Plain(&worker.host).to_string()];
+    let mut widths = ["WORKER".len(), "HOST".len()];
+    for worker in &roll.workers {
+        for (width, name) in widths.iter_mut().zip(names(worker)) {
+            *width = name.chars().count().max(*width);
+        }
+    }
+    let [wide, host_wide] = widths;
+    let mut text =
+        format!("{:wide$}  VERDICT        {:>8}  {:host_wide$}  QUEUES\n", "WORKER", "AGE", "HOST");
+    for worker in &roll.workers {
+        let [name, host] = names(worker);
+        let (verdict, age) = (worker.verdict.as_str(), Human(worker.age_ms).to_string());
+        let line =
+            format!("{name:wide$}  {verdict:13}  {age:>8}  {host:host_wide$}  {}", worker.queues.join(" "));
+        text.push_str(Plain(&line).to_string().trim_end());
+        text.push('\n');
+    }
+    if roll.more {
+        text.push_str("… and more\n");
+    }
+    text
 }
 
 #[cfg(test)]

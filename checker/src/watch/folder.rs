@@ -17,6 +17,7 @@ use heartbeat::verdict::{Unsafe, Verdict};
 
 use super::events::{Events, Wake, is_hidden};
 use super::row::Row;
+use super::source::Source;
 
 /// Between two ticks, where they cost next to nothing.
 const TICK: Duration = Duration::from_millis(250);
@@ -54,7 +55,7 @@ struct Entry {
 }
 
 impl Folder {
-    /// Lists the folder and begins to observe it. `wake` is called when [`Folder::catch_up`] has work.
+    /// Lists the folder and begins to observe it. `wake` is called when [`Source::catch_up`] has work.
     pub fn open(path: &Path, owner: Owner, wake: Wake) -> io::Result<Self> {
         fs::read_dir(path)?;
         let mut folder = Self {
@@ -70,55 +71,6 @@ impl Folder {
         };
         folder.attach();
         Ok(folder)
-    }
-
-    /// The rows, in the order of their keys.
-    pub fn rows(&self) -> impl Iterator<Item = &Row> {
-        self.entries.values().map(|entry| &entry.row)
-    }
-
-    /// The folder's name, for people.
-    pub fn title(&self) -> String {
-        self.path.display().to_string()
-    }
-
-    /// What is wrong with the folder itself.
-    pub fn notice(&self) -> Option<&str> {
-        self.notice.as_deref()
-    }
-
-    /// When to call [`Folder::tick`] next.
-    pub fn next_tick(&self) -> Duration {
-        self.tick
-    }
-
-    /// Looks at what has changed, and at nothing else.
-    pub fn catch_up(&mut self) {
-        let Some(changes) = self.events.as_ref().map(Events::take) else { return };
-        if changes.all {
-            self.list();
-        } else {
-            for name in changes.names {
-                self.look(&name);
-            }
-        }
-    }
-
-    /// Judges everything anew.
-    pub fn tick(&mut self) {
-        let begun = Instant::now();
-        if self.identity != identity(&self.path) {
-            self.attach();
-        } else if self.events.is_none() || self.listed.elapsed() > LISTING {
-            self.list();
-        }
-        self.entries.retain(|_, entry| entry.gone.is_none_or(|since| since.elapsed() < FAREWELL));
-        let changed: Vec<_> =
-            self.entries.iter_mut().filter_map(|(name, entry)| entry.judge().then(|| name.clone())).collect();
-        for name in changed {
-            self.look(&name);
-        }
-        self.tick = TICK.max(begun.elapsed() * SHARE);
     }
 
     /// Observes the folder that has the path now, and lists it.
@@ -173,6 +125,55 @@ impl Folder {
         }
         let row = Row::judged(name.to_owned(), &observation, asked);
         self.entries.insert(name.to_owned(), Entry { observation, row, gone: None });
+    }
+}
+
+impl Source for Folder {
+    fn rows(&self) -> Vec<&Row> {
+        self.entries.values().map(|entry| &entry.row).collect()
+    }
+
+    fn title(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
+    }
+
+    fn emptiness(&self) -> &'static str {
+        "no beat files yet: a worker is shown as soon as it beats"
+    }
+
+    fn next_tick(&self) -> Duration {
+        self.tick
+    }
+
+    fn catch_up(&mut self) {
+        let Some(changes) = self.events.as_ref().map(Events::take) else { return };
+        if changes.all {
+            self.list();
+        } else {
+            for name in changes.names {
+                self.look(&name);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let begun = Instant::now();
+        if self.identity != identity(&self.path) {
+            self.attach();
+        } else if self.events.is_none() || self.listed.elapsed() > LISTING {
+            self.list();
+        }
+        self.entries.retain(|_, entry| entry.gone.is_none_or(|since| since.elapsed() < FAREWELL));
+        let changed: Vec<_> =
+            self.entries.iter_mut().filter_map(|(name, entry)| entry.judge().then(|| name.clone())).collect();
+        for name in changed {
+            self.look(&name);
+        }
+        self.tick = TICK.max(begun.elapsed() * SHARE);
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Row {
     pub age_ms: Option<u64>,
     /// What the worker says of itself.
     pub account: Option<Account>,
+    /// Where it was found, for who looks closer.
+    pub place: String,
 }
 
 /// What a worker says of itself, as far as the table shows it.
@@ -90,6 +92,7 @@ impl Row {
         let judgement = observation.judge_as_of(asked, None);
         let age_ms = observation.age_ms_as_of(asked);
         let record = observation.record();
+        let place = format!("file {}", Plain(key.display()));
         let worker = match record {
             Some(record) => Plain(&record.worker).to_string(),
             None => Plain(key.display()).to_string(),
@@ -101,6 +104,7 @@ impl Row {
             reason: Plain(&judgement).to_string(),
             age_ms,
             account: record.map(|record| Account::of(record, record.at_mono_ms + age_ms.unwrap_or_default())),
+            place,
         }
     }
 
@@ -136,19 +140,19 @@ impl Row {
 
     /// Who and where the worker is, for who looks closer.
     pub fn whereabouts(&self) -> String {
-        let file = Plain(self.key.display());
-        let Some(account) = &self.account else { return format!("file {file}") };
+        let place = &self.place;
+        let Some(account) = &self.account else { return place.clone() };
         let Account { cluster, host, pid, .. } = account;
         let queues = match &account.queues[..] {
             [] => String::new(),
             queues => format!(", queues {}", queues.join(" ")),
         };
-        format!("cluster {cluster}{queues}, host {host}, pid {pid}, file {file}")
+        format!("cluster {cluster}{queues}, host {host}, pid {pid}, {place}")
     }
 }
 
 impl Account {
-    fn of(record: &Record, now_mono_ms: u64) -> Self {
+    pub fn of(record: &Record, now_mono_ms: u64) -> Self {
         let plain = |text: &String| Plain(text).to_string();
         let nearest = record.tasks.nearest.as_ref().map(|task| Due {
             name: plain(&task.name),
@@ -229,6 +233,7 @@ pub mod tests {
             reason: "for a reason".to_owned(),
             age_ms: Some(812),
             account: Some(account),
+            place: format!("file {worker}"),
         }
     }
 

@@ -25,6 +25,8 @@ pub struct Board<'r> {
     pub title: String,
     /// What is wrong with that place.
     pub notice: Option<&'r str>,
+    /// What is said where there are no rows.
+    pub emptiness: &'static str,
     /// In the order in which they are shown.
     pub rows: Vec<&'r Row>,
 }
@@ -107,8 +109,7 @@ pub fn draw(frame: &mut Frame, board: &Board<'_>, view: &mut View) {
     frame.render_widget(heading(board), top);
     frame.render_widget(tally_line(&board.rows), counts);
     if board.rows.is_empty() {
-        let text = "no beat files yet: a worker is shown as soon as it beats";
-        frame.render_widget(Line::from(text).dim(), table);
+        frame.render_widget(Line::from(board.emptiness).dim(), table);
     } else {
         // One line is the headings'.
         view.scroll(&board.rows, usize::from(table.height.saturating_sub(1)));
@@ -224,7 +225,12 @@ mod tests {
     use super::*;
 
     fn board(rows: &[Row]) -> Board<'_> {
-        Board { title: "/run/beats".to_owned(), notice: None, rows: rows.iter().collect() }
+        Board {
+            title: "/run/beats".to_owned(),
+            notice: None,
+            emptiness: "no workers yet",
+            rows: rows.iter().collect(),
+        }
     }
 
     fn screen(width: u16, height: u16, board: &Board<'_>, view: &mut View) -> Vec<String> {
@@ -274,7 +280,7 @@ mod tests {
         board.notice = Some("the folder is gone");
         let screen = screen(80, 24, &board, &mut View::default());
         assert_eq!(screen[0], "/run/beats  the folder is gone");
-        assert!(screen[2].starts_with("no beat files yet"));
+        assert!(screen[2].starts_with("no workers yet"));
     }
 
     #[test]

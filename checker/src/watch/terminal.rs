@@ -1,4 +1,4 @@
-//! The live table in a terminal: waits for files, keys and time, and leaves the terminal as it was.
+//! The live table in a terminal: waits for news, keys and time, and leaves the terminal as it was.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::folder::Folder;
 use super::row::Row;
+use super::source::Source;
 use super::table::{Board, Move, View, draw};
 use crate::interrupt::{Interrupt, Signal};
 
-/// Between two looks at files that have changed: a burst of beats is one look and one frame.
+/// Between two looks at what has changed: a burst of beats is one look and one frame.
 const REST: Duration = Duration::from_millis(50);
 
 /// How long a signal may go unnoticed.
@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// What there is to react to.
 #[derive(Debug)]
 pub enum Wake {
-    /// Files have changed.
-    Files,
+    /// The source has news.
+    News,
     /// A key was pressed, or the terminal has another size.
     Terminal(Event),
     /// There is no terminal any more.
@@ -32,7 +32,7 @@ pub enum Wake {
 
 /// Shows the table until it is left, or ended by a signal.
 pub fn run(
-    folder: Folder,
+    source: impl Source,
     sender: Sender<Wake>,
     woken: &Receiver<Wake>,
     interrupt: &Interrupt,
@@ -42,14 +42,14 @@ pub fn run(
     let mut terminal = ratatui::try_init()?;
     // It ends with the process: nothing can wake it from its waiting for a key.
     thread::Builder::new().name("keys".to_owned()).spawn(move || listen(&sender))?;
-    let mut screen = Screen::new(folder);
+    let mut screen = Screen::new(source);
     loop {
         screen.show(&mut terminal)?;
         if let Some(signal) = interrupt.caught() {
             return Ok(Some(signal));
         }
         match woken.recv_timeout(screen.wait()) {
-            Ok(Wake::Files) => screen.files_changed = true,
+            Ok(Wake::News) => screen.news = true,
             Ok(Wake::Terminal(Event::Key(key))) if key.kind == KeyEventKind::Press => {
                 match Reaction::to(key) {
                     Some(Reaction::Leave) => return Ok(None),
@@ -87,29 +87,30 @@ fn listen(sender: &Sender<Wake>) {
     }
 }
 
-struct Screen {
-    folder: Folder,
+struct Screen<S> {
+    source: S,
     view: View,
     /// What is on the screen is not what it should be.
     stale: bool,
-    files_changed: bool,
+    news: bool,
     caught_up: Instant,
     ticks: Instant,
 }
 
-impl Screen {
-    fn new(folder: Folder) -> Self {
+impl<S: Source> Screen<S> {
+    fn new(source: S) -> Self {
         let now = Instant::now();
-        let ticks = now + folder.next_tick();
-        Self { folder, view: View::default(), stale: true, files_changed: false, caught_up: now, ticks }
+        let ticks = now + source.next_tick();
+        Self { source, view: View::default(), stale: true, news: false, caught_up: now, ticks }
     }
 
     fn show(&mut self, terminal: &mut DefaultTerminal) -> io::Result<()> {
         if std::mem::take(&mut self.stale) {
             let board = Board {
-                title: self.folder.title(),
-                notice: self.folder.notice(),
-                rows: sorted(&self.folder),
+                title: self.source.title(),
+                notice: self.source.notice(),
+                emptiness: self.source.emptiness(),
+                rows: sorted(&self.source),
             };
             terminal.draw(|frame| draw(frame, &board, &mut self.view))?;
         }
@@ -117,7 +118,7 @@ impl Screen {
     }
 
     fn turn(&mut self, way: Move) {
-        self.view.turn(way, &sorted(&self.folder));
+        self.view.turn(way, &sorted(&self.source));
         self.stale = true;
     }
 
@@ -126,27 +127,27 @@ impl Screen {
         let now = Instant::now();
         let tick = self.ticks.saturating_duration_since(now).min(PATIENCE);
         let rest = (self.caught_up + REST).saturating_duration_since(now);
-        if self.files_changed { tick.min(rest) } else { tick }
+        if self.news { tick.min(rest) } else { tick }
     }
 
     fn keep_up(&mut self) {
         let now = Instant::now();
-        if self.files_changed && now >= self.caught_up + REST {
-            self.files_changed = false;
-            self.folder.catch_up();
+        if self.news && now >= self.caught_up + REST {
+            self.news = false;
+            self.source.catch_up();
             self.caught_up = Instant::now();
             self.stale = true;
         }
         if now >= self.ticks {
-            self.folder.tick();
-            self.ticks = Instant::now() + self.folder.next_tick();
+            self.source.tick();
+            self.ticks = Instant::now() + self.source.next_tick();
             self.stale = true;
         }
     }
 }
 
-fn sorted(folder: &Folder) -> Vec<&Row> {
-    let mut rows: Vec<_> = folder.rows().collect();
+fn sorted(source: &impl Source) -> Vec<&Row> {
+    let mut rows = source.rows();
     rows.sort_unstable_by(|one, other| one.order(other));
     rows
 }

@@ -32,6 +32,14 @@ impl Exit {
         (Self::NotFound, "COMMAND was not found"),
     ];
 
+    /// Those of `heartbeat agent`.
+    #[cfg(feature = "redis")]
+    pub const OF_THE_AGENT: [(Self, &str); 3] = [
+        (Self::Done, "ended by SIGTERM or SIGINT"),
+        (Self::Invalid, "invalid arguments"),
+        (Self::Unexpected, "an unexpected failure"),
+    ];
+
     /// As a shell would tell it: the exit status, or 128 and the signal's number.
     pub fn of(status: ExitStatus) -> Self {
         let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255);
@@ -56,6 +64,13 @@ impl Exit {
     pub fn help() -> String {
         let own = Self::OWN.map(|(exit, meaning)| format!("  {:3}  {meaning}\n", exit.code()));
         format!("Exit status: COMMAND's own, 128+N where signal N ended it; or\n{}", own.concat())
+    }
+
+    /// The same for `heartbeat agent`.
+    #[cfg(feature = "redis")]
+    pub fn agent_help() -> String {
+        let own = Self::OF_THE_AGENT.map(|(exit, meaning)| format!("  {:3}  {meaning}\n", exit.code()));
+        format!("Exit status:\n{}", own.concat())
     }
 }
 

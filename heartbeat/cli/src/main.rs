@@ -1,5 +1,7 @@
 //! The `heartbeat` command: what it is asked for on its command line, handed to the file that does it.
 
+#[cfg(feature = "redis")]
+mod agent;
 mod child;
 mod cli;
 mod exit;
@@ -20,6 +22,8 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        #[cfg(feature = "redis")]
+        Command::Agent(arguments) => agent::agent(&arguments),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man { dir } => generate::man(dir.as_deref()),
     };

@@ -70,6 +70,10 @@ fn start_heartbeat(arguments: &Run) -> Result<Heartbeat, heartbeat::Error> {
     if let Some(file) = &arguments.file {
         builder = builder.file(file);
     }
+    #[cfg(feature = "redis")]
+    if let Some(url) = &arguments.redis {
+        builder = builder.redis(url);
+    }
     if let Some(cluster) = &arguments.cluster {
         builder = builder.cluster(cluster);
     }

@@ -47,7 +47,8 @@ fn what_cannot_be_configured_is_2_and_nothing_runs() {
         (&["--interval", "1ms"], "10 ms at least"),
         (&["--worker", ""], "cannot be a worker's name"),
         (&["--queue", &long], "name fewer queues"),
-        (&["--redis", "redis://localhost"], "unexpected argument '--redis'"),
+        #[cfg(feature = "redis")]
+        (&["--redis", "http://localhost"], "it begins with none of redis://"),
         (&["stray"], "unexpected argument 'stray'"),
     ] {
         assert_eq!(exit(&mut bench.run(options, "touch ran")), 2, "{options:?}");

@@ -1,0 +1,176 @@
+//! `checker cluster`: all workers of a cluster, judged by what they have told Redis.
+//!
+//! Arguments in, answer out; the question itself is `shared::checks::cluster`. No runtime, and one connection.
+
+use std::time::{Duration, Instant};
+
+use clap::builder::NonEmptyStringValueParser;
+use heartbeat::duration::Human;
+use nix::unistd::gethostname;
+use shared::checks::cluster::{Answer, Policy, Queue, Settings, Share};
+use shared::checks::worker::{Unknown, Want};
+
+use crate::arguments::{one_of, timeout};
+use crate::exit::Exit;
+use crate::format::Format;
+use crate::{deadline, redis, stream};
+
+/// How long before the deadline Redis is given up, at most: then it can still be said what did not answer.
+const MARGIN: Duration = Duration::from_millis(250);
+
+const AFTER_HELP: &str = "\
+All policies that are given must hold; each that does not is named. An empty cluster fails, and so does one that
+cannot be asked (--unknown). Where --min is not given, it is 1.
+
+Forms of URL: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], unix:///PATH, redis+sentinel://HOST,HOST/SERVICE,
+redis+cluster://HOST,HOST; rediss for TLS, with ?ca=FILE&cert=FILE&key=FILE. A URL with a password belongs into
+$HEARTBEAT_REDIS_URL: an argument can be read by everyone on the machine.
+
+Exit status: 0 passed, 1 failed, 2 invalid arguments, 3 unexpected failure;
+with --format nagios: 0 OK, 2 CRITICAL, 3 UNKNOWN.";
+
+/// Judge a cluster by the beats of its workers in Redis
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct Args {
+    /// The cluster's name
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    name: String,
+    /// The Redis that the workers beat to [default: `$HEARTBEAT_REDIS_URL`]
+    #[arg(long, value_name = "URL")]
+    redis: Option<redis::Unread>,
+    /// How many workers must be there at least [default: 1]
+    #[arg(long, value_name = "N")]
+    min: Option<u64>,
+    /// The same as a share of --expected, rounded up
+    #[arg(long, value_name = "P", requires = "expected", value_parser = clap::value_parser!(u64).range(1..=100))]
+    min_percent: Option<u64>,
+    /// How many workers there should be
+    #[arg(long, value_name = "N", requires = "min_percent", value_parser = clap::value_parser!(u64).range(1..))]
+    expected: Option<u64>,
+    /// A queue from which at least N workers take work, one without N; may be given more than once
+    #[arg(long = "queue", value_name = "NAME[:N]")]
+    queues: Vec<Queue>,
+    /// A worker that must be there, by its name; may be given more than once
+    #[arg(long, value_name = "WORKER", value_parser = NonEmptyStringValueParser::new())]
+    expect: Vec<String>,
+    /// How many workers may have gone silent
+    #[arg(long, value_name = "N")]
+    max_lost: Option<u64>,
+    /// Which workers count: those that take work, or all that beat
+    #[arg(long = "for", value_name = "WHAT", default_value = "ready", value_parser = one_of(Want::ALL, Want::as_str))]
+    want: Want,
+    /// What an `unknown` counts for [default: fail]
+    #[arg(long, value_name = "STATUS", value_parser = one_of(Unknown::ALL, Unknown::as_str))]
+    unknown: Option<Unknown>,
+    /// Only workers of this host count; `self` is the host that asks
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    host: Option<String>,
+    /// List the workers too, each with its verdict
+    #[arg(long)]
+    list: bool,
+    /// How the answer is shown
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// How long the command may take; at its end the answer is `unknown`
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = timeout)]
+    timeout: Duration,
+}
+
+/// Asks, and shows the answer.
+pub fn run(args: &Args) -> Exit {
+    let until = Instant::now() + args.timeout.saturating_sub(MARGIN.min(args.timeout / 5));
+    let settings = match args.settings() {
+        Ok(settings) => settings,
+        Err(wrong) => return fail(args.format, &wrong, Exit::Invalid),
+    };
+    if let Err(failure) = set_deadline(args, &settings) {
+        return fail(args.format, &failure.to_string(), Exit::Unexpected);
+    }
+    // Behind the deadline, because a file may be a network away.
+    if let Err(wrong) = settings.url.check_files() {
+        return fail(args.format, &wrong.to_string(), Exit::Invalid);
+    }
+    show(args.format, &settings.answer(&mut settings.fleet(), until))
+}
+
+impl Args {
+    fn settings(&self) -> Result<Settings, String> {
+        let url = redis::url(self.redis.as_ref())?;
+        let share = self.min_percent.zip(self.expected);
+        let policy = Policy {
+            want: self.want,
+            min: self.min,
+            share: share.map(|(percent, expected)| Share { percent, expected }),
+            queues: strictest(&self.queues),
+            expect: self.expect.clone(),
+            max_lost: self.max_lost,
+        };
+        let host = self.host.as_deref().map(host).transpose()?;
+        let settings = Settings::new(url, self.name.as_str());
+        Ok(Settings { policy, host, list: self.list, unknown: self.unknown, ..settings })
+    }
+}
+
+/// Each queue once: of two words about one, the one that asks for more.
+fn strictest(queues: &[Queue]) -> Vec<Queue> {
+    let mut each: Vec<Queue> = Vec::new();
+    for queue in queues {
+        match each.iter_mut().find(|known| known.name == queue.name) {
+            Some(known) => known.min = known.min.max(queue.min),
+            None => each.push(queue.clone()),
+        }
+    }
+    each
+}
+
+/// The name of a host, as its workers publish it.
+fn host(name: &str) -> Result<String, String> {
+    if name != "self" {
+        return Ok(name.to_owned());
+    }
+    let own =
+        gethostname().map_err(|errno| format!("--host self: this host does not tell its name: {errno}"))?;
+    match own.into_string() {
+        Ok(own) if !own.is_empty() => Ok(own),
+        _ => Err("--host self: this host has no name".to_owned()),
+    }
+}
+
+fn set_deadline(args: &Args, settings: &Settings) -> std::io::Result<()> {
+    let ms = u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX);
+    let late = settings.cannot_tell(format!("Redis told nothing within {}", Human(ms)), None);
+    deadline::set(args.timeout, args.format.cluster(&late), args.format.cluster_exit(&late))
+}
+
+fn show(format: Format, answer: &Answer) -> Exit {
+    let exit = format.cluster_exit(answer);
+    let text = format.cluster(answer);
+    deadline::answered(exit);
+    stream::answer(&text, exit)
+}
+
+/// Ends a command that has no answer.
+fn fail(format: Format, what: &str, exit: Exit) -> Exit {
+    stream::complain(what);
+    stream::answer(&format.failure(what), format.failure_exit(exit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_named_twice_is_asked_for_once_and_as_strictly_as_ever() {
+        let queues: Vec<Queue> = ["a:2", "b", "a:3", "a"].map(|text| text.parse().unwrap()).into();
+        let each: Vec<_> = strictest(&queues).into_iter().map(|queue| (queue.name, queue.min)).collect();
+        assert_eq!(each, [("a".to_owned(), 3), ("b".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn self_is_this_host_and_any_other_name_is_itself() {
+        assert_eq!(host("web-3"), Ok("web-3".to_owned()));
+        let own = host("self").unwrap();
+        assert!(!own.is_empty() && own != "self");
+    }
+}

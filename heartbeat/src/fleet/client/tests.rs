@@ -1,0 +1,148 @@
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A client of somebody who says exactly this to whoever connects, and then nothing more.
+fn client_of(says: Vec<u8>, then_closes: bool) -> Client {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept() {
+            let _ = stream.read(&mut [0; 4096]);
+            // Whoever asked may have gone: that is for the test to see.
+            let _ = stream.write_all(&says);
+            if !then_closes {
+                kept.push(stream);
+            }
+        }
+    });
+    Client::new(url.parse().expect("a URL"), Arc::default())
+}
+
+fn ask(client: &mut Client, millis: u64) -> Result<Answer, Error> {
+    let until = Instant::now() + Duration::from_millis(millis);
+    client.ask(&[Ask::Command(cmd("PING"))], until).map(|mut answers| answers.remove(0))
+}
+
+#[test]
+fn what_does_not_speak_as_redis_is_garbled() {
+    for says in ["HTTP/1.1 400 Bad Request\r\n\r\n", "\0\0\0", ":12x\r\n"] {
+        let error = ask(&mut client_of(says.into(), false), 2_000).expect_err(says);
+        assert_eq!(error.kind(), ErrorKind::Garbled, "{says:?}: {error}");
+    }
+}
+
+#[test]
+fn a_peer_that_says_nothing_or_only_half_costs_its_deadline_and_no_more() {
+    for says in ["", "+", "$5\r\nab", "*3\r\n:1\r\n", "$99999999999999999\r\nabc", "*4611686018427387904\r\n"]
+    {
+        let begun = Instant::now();
+        let error = ask(&mut client_of(says.into(), false), 150).expect_err(says);
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{says:?}: {error}");
+        assert!(begun.elapsed() < Duration::from_millis(1_500), "{says:?} took {:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_peer_that_trickles_gains_no_time_by_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        while stream.write_all(b"+").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let begun = Instant::now();
+    let mut client = Client::new(url.parse().expect("a URL"), Arc::default());
+    let error = ask(&mut client, 300).expect_err("an answer");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_answer_has_its_limit() {
+    let mut says = format!("${}\r\n", 64 << 20).into_bytes();
+    says.resize(64 << 20, b'x');
+    let error = ask(&mut client_of(says, false), 5_000).expect_err("an answer");
+    assert_eq!(error.kind(), ErrorKind::Garbled, "{error}");
+    assert!(error.to_string().contains("too large"), "{error}");
+}
+
+#[test]
+fn a_peer_that_hangs_up_is_unreachable() {
+    let error = ask(&mut client_of(Vec::new(), true), 2_000).expect_err("an answer");
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+}
+
+#[test]
+fn a_wait_ends_at_once_when_it_is_given_up() {
+    let given_up: Arc<AtomicBool> = Arc::default();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    let mut client = Client::new(url.parse().expect("a URL"), Arc::clone(&given_up));
+    let waiting = thread::spawn(move || ask(&mut client, 30_000).expect_err("an answer"));
+    let stream = listener.accept().expect("the client");
+    let begun = Instant::now();
+    given_up.store(true, std::sync::atomic::Ordering::Relaxed);
+    let error = waiting.join().expect("no panic");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    drop(stream);
+}
+
+#[test]
+fn the_answer_to_a_login_is_never_told() {
+    let says = b"-ERR unknown command 'AUTH', with args beginning with: 'me' 'S3cret'\r\n".to_vec();
+    let listening = client_of(says, false);
+    let Servers::One(host) = &listening.url().servers else { panic!("one server") };
+    let url = format!("redis://me:S3cret@{host}");
+    let mut client = Client::new(url.parse().expect("a URL"), Arc::default());
+    let error = ask(&mut client, 2_000).expect_err("an answer");
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(!format!("{error} {error:?} {client:?}").contains("S3cret"), "{error}");
+}
+
+#[test]
+fn what_does_not_exist_is_unreachable() {
+    for url in ["redis://no-such-name.invalid", "unix:///no/such/socket"] {
+        let mut client = Client::new(url.parse().expect("a URL"), Arc::default());
+        let error = ask(&mut client, 5_000).expect_err("an answer");
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{url}: {error}");
+    }
+}
+
+#[test]
+fn moved_names_a_node_and_a_nameless_one_is_the_one_that_said_so() {
+    let refusal = |details: &str| Refusal {
+        code: "MOVED".to_owned(),
+        details: details.to_owned(),
+        kind: Some(ServerErrorKind::Moved),
+    };
+    let from = Host { name: "h".to_owned(), port: 1 };
+    let target = |details: &str| refusal(details).target(Some(&from)).map(|host| host.to_string());
+    assert_eq!(target("3999 10.0.0.1:6381").as_deref(), Some("10.0.0.1:6381"));
+    assert_eq!(target("3999 :6381").as_deref(), Some("h:6381"));
+    assert_eq!(target("3999 ::1:6381").as_deref(), Some("[::1]:6381"));
+    for bad in ["", "3999", "3999 ?:6381", "3999 h:99999", "3999 h"] {
+        assert_eq!(target(bad), None, "{bad}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(
+        prop_oneof![Just(b'*'), Just(b'$'), Just(b'%'), Just(b'|'), Just(b'>'), Just(b'='), Just(b'-'),
+            Just(b'+'), Just(b':'), Just(b'\r'), Just(b'\n'), b'0'..=b'9', any::<u8>()], 0..80)) {
+        // Any outcome is one, but a panic.
+        drop(Parser::new().parse_value(bytes.as_slice()));
+    }
+}

@@ -1,0 +1,250 @@
+//! Sockets on which nothing takes longer than it may: name, connection, TLS handshake, every read and write.
+//!
+//! The blocking connection of the `redis` crate has no deadline for its TLS handshake, one for each read but none for
+//! an answer, and takes rustls' process-wide provider, which panics where an embedder has two. So the sockets are
+//! here, and the crate packs and parses what goes over them.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+
+use super::tls::Tls;
+use super::url::Host;
+use crate::process::spawn_undisturbed;
+
+/// How often a wait looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long to wait, and for whom.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    until: Instant,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Patience {
+    /// Until then, and no longer than until `given_up` is set.
+    pub fn new(until: Instant, given_up: &Arc<AtomicBool>) -> Self {
+        Self { until, given_up: Arc::clone(given_up) }
+    }
+
+    /// The time that is left: never none.
+    pub fn left(&self) -> io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        if left.is_zero() || self.given_up.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
+        }
+        Ok(left)
+    }
+
+    /// A fair share of it, where `tries` are to be made.
+    pub fn share(&self, tries: usize) -> Self {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let tries = u32::try_from(tries).unwrap_or(u32::MAX).max(1);
+        Self { until: Instant::now() + left / tries, given_up: Arc::clone(&self.given_up) }
+    }
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// A socket that never blocks, and a wait that ends.
+#[derive(Debug)]
+pub struct Paced {
+    socket: Socket,
+    patience: Patience,
+}
+
+impl Paced {
+    fn wait(&self, events: PollFlags) -> io::Result<()> {
+        let slice = self.patience.left()?.min(LOOK) + Duration::from_millis(1);
+        let timeout = PollTimeout::try_from(slice).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut [PollFd::new(self.socket.as_fd(), events)], timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn retry<T>(
+        &mut self,
+        events: PollFlags,
+        mut step: impl FnMut(&mut Socket) -> io::Result<T>,
+    ) -> io::Result<T> {
+        loop {
+            match step(&mut self.socket) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(events)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.patience.left()?;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+impl Read for Paced {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.retry(PollFlags::POLLIN, |socket| match socket {
+            Socket::Tcp(stream) => stream.read(buffer),
+            Socket::Unix(stream) => stream.read(buffer),
+        })
+    }
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.retry(PollFlags::POLLOUT, |socket| match socket {
+            Socket::Tcp(stream) => stream.write(bytes),
+            Socket::Unix(stream) => stream.write(bytes),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection's bytes, plain or encrypted.
+#[derive(Debug)]
+pub enum Stream {
+    Plain(Paced),
+    Tls(Box<rustls::StreamOwned<rustls::ClientConnection, Paced>>),
+}
+
+impl Stream {
+    pub fn set_patience(&mut self, patience: Patience) {
+        match self {
+            Self::Plain(socket) => socket.patience = patience,
+            Self::Tls(stream) => stream.sock.patience = patience,
+        }
+    }
+
+    /// Connects to a host; each of its addresses gets its share of the time.
+    pub fn tcp(host: &Host, tls: Option<&Tls>, names: &mut Names, patience: &Patience) -> io::Result<Self> {
+        let addresses = names.resolve(&host.name, host.port, patience)?;
+        let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for (index, address) in addresses.iter().enumerate() {
+            let share = patience.share(addresses.len() - index);
+            match connect_tcp(address, tls, &host.name, &share) {
+                Ok(mut stream) => {
+                    stream.set_patience(patience.clone());
+                    return Ok(stream);
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    pub fn unix(path: &Path, patience: &Patience) -> io::Result<Self> {
+        // Where the server's queue is full, the connection of the standard library would wait without end.
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let descriptor = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(descriptor.as_raw_fd(), &UnixAddr::new(path)?)?;
+        let socket = Socket::Unix(descriptor.into());
+        Ok(Self::Plain(Paced { socket, patience: patience.clone() }))
+    }
+}
+
+fn connect_tcp(
+    address: &SocketAddr,
+    tls: Option<&Tls>,
+    name: &str,
+    patience: &Patience,
+) -> io::Result<Stream> {
+    let stream = TcpStream::connect_timeout(address, patience.left()?)?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    let socket = Paced { socket: Socket::Tcp(stream), patience: patience.clone() };
+    match tls {
+        Some(tls) => Ok(Stream::Tls(Box::new(tls.handshake(name, socket)?))),
+        None => Ok(Stream::Plain(socket)),
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+type Answer = io::Result<Vec<SocketAddr>>;
+
+/// Looks names up. The system's resolver knows no deadline, so a thread asks it; there is never more than one.
+#[derive(Debug, Default)]
+pub struct Names {
+    pending: Option<(String, u16, Receiver<Answer>)>,
+}
+
+impl Names {
+    fn resolve(&mut self, name: &str, port: u16, patience: &Patience) -> Answer {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, port)]);
+        }
+        loop {
+            let (pending_name, pending_port, answer) = match self.pending.take() {
+                Some(pending) => pending,
+                None => (name.to_owned(), port, ask(name, port)?),
+            };
+            match answer.recv_timeout(patience.left()?.min(LOOK)) {
+                Ok(found) if pending_name == name && pending_port == port => return found,
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.pending = Some((pending_name, pending_port, answer));
+                    patience.left()?;
+                }
+            }
+        }
+    }
+}
+
+fn ask(name: &str, port: u16) -> io::Result<Receiver<Answer>> {
+    let (sender, answer) = sync_channel(1);
+    let name = name.to_owned();
+    spawn_undisturbed("heartbeat-names", move || {
+        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // Nobody waits any more where the deadline has passed.
+        drop(sender.try_send(found));
+    })?;
+    Ok(answer)
+}

@@ -1,0 +1,135 @@
+//! A Redis Cluster of six nodes: a failover, and a slot that moves under a worker that beats.
+
+use std::process::{Command, Stdio};
+
+use heartbeat::fleet::{Cursor, Fleet};
+
+use crate::servers::{SOON, Server, soon, until};
+use crate::worker::Worker;
+
+struct Cluster(Vec<Server>);
+
+impl Cluster {
+    fn start() -> Self {
+        let settings =
+            ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"];
+        let nodes: Vec<_> = (0..6).map(|_| Server::start(&settings)).collect();
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let created = Command::new("redis-cli")
+            .args(["--cluster", "create"])
+            .args(addresses)
+            .args(["--cluster-replicas", "1", "--cluster-yes"])
+            .stdout(Stdio::null())
+            .status()
+            .expect("redis-cli");
+        assert!(created.success());
+        let cluster = Self(nodes);
+        until("the cluster is well", SOON, || {
+            let well = |node: &Server| node.ask::<String>("CLUSTER INFO").contains("cluster_state:ok");
+            cluster.0.iter().all(well).then_some(())
+        });
+        cluster
+    }
+
+    /// All nodes but the last as seeds; the first of them does not exist.
+    fn url(&self) -> String {
+        let seeds = self.0.iter().take(5).map(|node| format!("127.0.0.1:{}", node.port));
+        format!("redis+cluster://127.0.0.1:1,{}", seeds.collect::<Vec<_>>().join(","))
+    }
+
+    fn is_master(node: &Server) -> bool {
+        node.try_ask::<String>("INFO replication").is_ok_and(|state| state.contains("role:master"))
+    }
+
+    fn holds(node: &Server) -> bool {
+        node.try_ask::<Vec<String>>("KEYS *").is_ok_and(|keys| !keys.is_empty())
+    }
+
+    /// The master that has the keys.
+    fn owner(&self) -> usize {
+        let holds = |node: &&Server| Self::is_master(node) && Self::holds(node);
+        until("a master with the keys", SOON, || {
+            let owner = self.0.iter().find(holds)?.port;
+            self.0.iter().position(|node| node.port == owner)
+        })
+    }
+
+    fn id(node: &Server) -> String {
+        node.ask("CLUSTER MYID")
+    }
+}
+
+fn wait_beat(worker: &Worker) {
+    let before = worker.record().at_mono_ms;
+    until("a beat that arrives", SOON, || {
+        let stat = worker.record().stat?;
+        (stat.ok_mono_ms > before && stat.failures == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_worker_beats_through_a_migration_and_a_failover() {
+    let mut cluster = Cluster::start();
+    let worker = Worker::start(&cluster.url());
+    worker.wait_published();
+    let mut fleet = Fleet::new(cluster.url().parse().unwrap(), "c");
+    assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [1]);
+    assert_eq!(fleet.members(&Cursor::default(), 10, soon()).unwrap().members.len(), 1);
+    let witness = worker.witness();
+
+    // The slot moves: first all keys are here, then some, then none.
+    let from = cluster.owner();
+    let to = (0..6).find(|to| *to != from && Cluster::is_master(&cluster.0[*to])).expect("another master");
+    let (from, to) = (&cluster.0[from], &cluster.0[to]);
+    let slot: u64 = from.ask("CLUSTER KEYSLOT heartbeat:{c}:workers");
+    to.ask::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", Cluster::id(from)));
+    from.ask::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", Cluster::id(to)));
+    wait_beat(&worker);
+    let migrate = |key: &str| {
+        from.ask::<redis::Value>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.port));
+    };
+    for key in from.keys() {
+        migrate(&key);
+        // A half-moved set of keys is refused; that is a failure among others.
+    }
+    until("the keys have gone", SOON, || {
+        from.keys().iter().for_each(|key| migrate(key));
+        from.keys().is_empty().then_some(())
+    });
+    // Nothing is there any more, so the old owner sends the beat on.
+    wait_beat(&worker);
+    for node in [to, from] {
+        node.ask::<()>(&format!("CLUSTER SETSLOT {slot} NODE {}", Cluster::id(to)));
+    }
+    wait_beat(&worker);
+    assert!(Cluster::holds(to) && !Cluster::holds(from));
+    assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [1]);
+
+    // Its owner dies, and a replica takes over. Where it has none left, another master's.
+    let owner = cluster.owner();
+    cluster.0[owner].kill();
+    until("the worker is counted at the new master", SOON * 2, || {
+        fleet.count(&["mail"], soon()).is_ok_and(|counts| counts.queues == [1]).then_some(())
+    });
+    wait_beat(&worker);
+    witness.assert_on_time();
+    worker.heartbeat.stop().unwrap();
+    until("no key anywhere", SOON, || {
+        let holds = |node: &Server| {
+            node.port != cluster.0[owner].port && Cluster::is_master(node) && Cluster::holds(node)
+        };
+        (!cluster.0.iter().any(holds)).then_some(())
+    });
+}
+
+#[test]
+fn a_plain_url_to_a_cluster_says_what_to_write() {
+    let cluster = Cluster::start();
+    let errors: Vec<_> = cluster
+        .0
+        .iter()
+        .filter_map(|node| Fleet::new(node.url().parse().unwrap(), "c").count(&[], soon()).err())
+        .collect();
+    assert!(errors.len() >= 3, "{errors:?}");
+    assert!(errors.iter().all(|error| error.to_string().contains("redis+cluster://")), "{errors:?}");
+}

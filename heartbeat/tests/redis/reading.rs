@@ -1,0 +1,201 @@
+//! Reading a cluster back: counts, pages, names, the lost, and what somebody else may have written there.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use heartbeat::fleet::{Beat, Cursor, Fleet, Member};
+use heartbeat::record::Record;
+use heartbeat::verdict::Verdict;
+
+use crate::servers::{SOON, Server, soon, until};
+
+fn record(number: u128, worker: &str, promise_ms: u64) -> (Record, Vec<u8>) {
+    let line = format!(
+        "{{\"v\":1,\"id\":\"{number:032x}\",\"cluster\":\"c\",\"worker\":\"{worker}\",\"host\":\"h\",\
+         \"queues\":[\"mail\"],\"pid\":7,\"pid_start\":1,\"pid_ns\":1,\"boot\":\"b\",\"seq\":1,\
+         \"at_mono_ms\":5000,\"at_unix_ms\":5000,\"interval_ms\":10,\"promise_ms\":{promise_ms},\
+         \"status\":\"idle\",\"tasks\":{{\"running\":0,\"done\":0,\"failed\":0}}}}\n"
+    )
+    .into_bytes();
+    (Record::parse(&line).expect("a record"), line)
+}
+
+fn fleet(redis: &Server) -> Fleet {
+    Fleet::new(redis.url().parse().unwrap(), "c")
+}
+
+fn publish(fleet: &mut Fleet, workers: &[(Record, Vec<u8>)]) {
+    let beats: Vec<_> =
+        workers.iter().map(|(record, line)| Beat { record, line, takes_work: true }).collect();
+    for outcome in fleet.publish(&beats, soon()).unwrap() {
+        outcome.unwrap();
+    }
+}
+
+fn all(fleet: &mut Fleet, size: usize) -> HashMap<String, Member> {
+    let mut found = HashMap::new();
+    let mut cursor = Cursor::default();
+    loop {
+        let page = fleet.members(&cursor, size, soon()).unwrap();
+        found.extend(page.members.into_iter().map(|member| (member.worker.clone(), member)));
+        match page.next {
+            Some(next) => cursor = next,
+            None => return found,
+        }
+    }
+}
+
+#[test]
+fn many_are_published_counted_and_listed_in_pages() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    let workers: Vec<_> = (0..2_500).map(|n| record(n, &format!("w{n}"), 30_000)).collect();
+    publish(&mut fleet, &workers);
+    assert_eq!(redis.calls("eval"), 2_500, "the first time, none is known");
+    publish(&mut fleet, &workers);
+    assert_eq!(redis.calls("eval"), 2_500);
+
+    let count = redis.calls("evalsha");
+    let counts = fleet.count(&["mail", "none"], soon()).unwrap();
+    assert_eq!((counts.fresh, counts.ready, counts.queues, counts.lost), (2_500, 2_500, vec![2_500, 0], 0));
+    fleet.count(&["mail", "none"], soon()).unwrap();
+    assert_eq!(redis.calls("evalsha"), count + 2, "one round trip each");
+
+    for size in [1, 100, 1_000, usize::MAX] {
+        let found = all(&mut fleet, size);
+        assert_eq!(found.len(), 2_500);
+        let judged = found.values().all(|member| member.judge(None).verdict == Verdict::Alive);
+        assert!(judged && found.values().all(|member| member.takes_work));
+        if size == 1_000 {
+            assert!(fleet.members(&Cursor::default(), 100, soon()).unwrap().members.len() < 300);
+        }
+    }
+    let named = fleet.named(&["w7", "nobody", "w2499"], soon()).unwrap();
+    assert_eq!(named.iter().map(|member| member.worker.as_str()).collect::<Vec<_>>(), ["w7", "w2499"]);
+    for (records, left) in [(&workers[..2_000], 500), (&workers[2_000..], 0)] {
+        let records: Vec<_> = records.iter().map(|(record, _)| record).collect();
+        fleet.withdraw(&records, soon()).unwrap();
+        assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [left]);
+    }
+    assert_eq!(redis.keys(), Vec::<String>::new());
+}
+
+#[test]
+fn the_lost_are_named_until_they_return_or_are_forgotten() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    let (lost, back) = (record(1, "orders@web-3", 120), record(2, "orders@web-4", 120));
+    publish(&mut fleet, &[lost, back, record(3, "well", 60_000)]);
+    let begun = Instant::now();
+    until("two lost", SOON, || (fleet.count(&[], soon()).unwrap().lost == 2).then_some(()));
+    assert!(begun.elapsed() >= Duration::from_millis(100), "not before their promise");
+    let counts = fleet.count(&["mail"], soon()).unwrap();
+    assert_eq!((counts.fresh, counts.ready, counts.queues), (1, 1, vec![1]));
+
+    // A new incarnation of the same name takes its place.
+    publish(&mut fleet, &[record(4, "orders@web-4", 60_000)]);
+    let losses = fleet.lost(10, soon()).unwrap();
+    assert!(!losses.more);
+    let [lost] = &losses.lost[..] else { panic!("{losses:?}") };
+    assert_eq!((lost.worker.as_str(), lost.host.as_str(), lost.promise_ms), ("orders@web-3", "h", 120));
+    let elapsed = u64::try_from(begun.elapsed().as_millis()).unwrap();
+    assert!((120..=elapsed + 100).contains(&lost.silent_ms), "{lost:?}");
+    let named = fleet.named(&["orders@web-3", "orders@web-4"], soon()).unwrap();
+    let verdicts: Vec<_> = named.iter().map(|member| member.judge(None).verdict).collect();
+    assert_eq!(verdicts, [Verdict::Silent, Verdict::Alive]);
+    assert!(named[0].judge(None).to_string().starts_with("no beat for "));
+    assert!(fleet.lost(1, soon()).unwrap().more);
+
+    // For who forgets at once there is none, and the next beat clears up.
+    let mut forgetful = self::fleet(&redis).forget_ms(1);
+    assert!(forgetful.lost(10, soon()).unwrap().lost.is_empty());
+    assert_eq!(forgetful.count(&[], soon()).unwrap().lost, 0);
+    until("one of the next beats has cleared up", SOON, || {
+        publish(&mut forgetful, &[record(3, "well", 60_000)]);
+        (redis.ask::<u64>("ZCARD heartbeat:{c}:workers") == 2).then_some(())
+    });
+    assert_eq!(redis.ask::<u64>("HLEN heartbeat:{c}:names"), 4);
+    assert_eq!(redis.ask::<u64>("ZCARD heartbeat:{c}:queue:mail"), 2);
+}
+
+#[test]
+fn an_abandoned_cluster_vanishes() {
+    let redis = Server::start(&[]);
+    publish(&mut fleet(&redis).forget_ms(50), &[record(1, "w", 50)]);
+    assert_eq!(redis.keys().len(), 5);
+    until("no key", SOON, || redis.keys().is_empty().then_some(()));
+}
+
+#[test]
+fn what_others_have_written_there_is_corrupt_or_passed_over_and_the_rest_is_read() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    let workers: Vec<_> = (0..7).map(|n| record(n, &format!("w{n}"), 30_000)).collect();
+    publish(&mut fleet, &workers);
+    let stat = |n: u128| format!("heartbeat:{{c}}:stat:{n:032x}");
+    redis.ask::<()>(&format!("SET {} garbage", stat(0)));
+    redis.ask::<()>(&format!("SETRANGE {} 50000000 x", stat(1)));
+    redis.ask::<()>(&format!("DEL {}", stat(2)));
+    redis.ask::<()>(&format!("LPUSH {} x", stat(2)));
+    redis.ask::<()>(&format!("COPY {} {} REPLACE", stat(4), stat(3)));
+    redis.ask::<()>(&format!("DEL {}", stat(5)));
+    redis.ask::<()>("HSET heartbeat:{c}:names x y = z 0123456789abcdef0123456789abcdef q");
+    redis.ask::<()>("ZADD heartbeat:{c}:workers inf 0123456789abcdef0123456789abcdef 1e300 x -inf y");
+    let found = all(&mut fleet, 100);
+    assert_eq!(found.len(), 7);
+    for n in [0, 1, 3] {
+        assert_eq!(found[&format!("w{n}")].judge(None).verdict, Verdict::Corrupt, "w{n}");
+    }
+    assert_eq!(found["w2"].judge(None).verdict, Verdict::Unknown, "a list");
+    assert_eq!(found["w4"].judge(None).verdict, Verdict::Alive);
+    assert_eq!(found["w5"].judge(None).verdict, Verdict::Unknown, "evicted");
+    assert_eq!(found["w6"].judge(None).verdict, Verdict::Alive);
+    fleet.lost(10, soon()).unwrap();
+
+    // And where the index itself is not one, that is an error, and no more.
+    redis.ask::<()>("SET heartbeat:{c}:workers x");
+    for failure in [fleet.count(&[], soon()).err(), fleet.lost(1, soon()).err()] {
+        assert_eq!(failure.unwrap().kind(), heartbeat::fleet::ErrorKind::Server);
+    }
+    assert!(fleet.publish(&[], soon()).unwrap().is_empty());
+}
+
+#[test]
+fn an_index_that_was_evicted_is_whole_again_after_one_beat_of_each() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    let workers: Vec<_> = (0..3).map(|n| record(n, &format!("w{n}"), 30_000)).collect();
+    publish(&mut fleet, &workers);
+    for key in ["workers", "names", "ready", "queue:mail"] {
+        redis.ask::<()>(&format!("DEL heartbeat:{{c}}:{key}"));
+        publish(&mut fleet, &workers);
+        assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [3], "{key}");
+        assert_eq!(all(&mut fleet, 10).len(), 3, "{key}");
+        assert_eq!(fleet.named(&["w0", "w1", "w2"], soon()).unwrap().len(), 3, "{key}");
+    }
+    // Names whose owners went with the index do not stay for ever.
+    redis.ask::<()>("DEL heartbeat:{c}:workers");
+    publish(&mut fleet, &workers[..1]);
+    assert_eq!(redis.ask::<u64>("HLEN heartbeat:{c}:names"), 2);
+}
+
+#[test]
+fn a_connection_that_died_between_two_questions_is_replaced_within_the_second() {
+    let mut redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    publish(&mut fleet, &[record(1, "w", 30_000)]);
+    redis.ask::<()>("CLIENT KILL TYPE normal SKIPME yes");
+    assert_eq!(fleet.count(&[], soon()).unwrap().fresh, 1);
+    redis.kill();
+    let error = fleet.count(&[], soon()).expect_err("nobody there");
+    assert_eq!(error.kind(), heartbeat::fleet::ErrorKind::Unreachable);
+    redis.restart();
+    assert_eq!(fleet.count(&[], soon()).unwrap().fresh, 0);
+    redis.freeze();
+    let begun = Instant::now();
+    let error = fleet.count(&[], begun + Duration::from_millis(300)).expect_err("nobody answers");
+    assert_eq!(error.kind(), heartbeat::fleet::ErrorKind::TimedOut);
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    redis.thaw();
+    assert_eq!(fleet.count(&[], soon()).unwrap().fresh, 0);
+}
