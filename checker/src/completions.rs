@@ -21,8 +21,18 @@ pub struct Args {
 /// Prints them.
 pub fn run(args: &Args) -> Exit {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "checker", &mut script);
+    clap_complete::generate(args.shell, &mut visible(&Cli::command()), "checker", &mut script);
     stream::answer(&String::from_utf8_lossy(&script), Exit::Passed)
+}
+
+/// The command line without what is hidden: shells would offer it all the same.
+fn visible(command: &Command) -> Command {
+    let shown = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+    Command::new("checker")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .args(command.get_arguments())
+        .subcommands(shown)
 }
 
 /// Print this command's manual page

@@ -256,9 +256,11 @@ pub(crate) fn boot_id() -> String {
     id
 }
 
-/// The inode of this process's PID namespace; 0 where there is no `/proc`.
+/// The inode of this process's PID namespace; 0 where there is no `/proc`, or one of another namespace, in which
+/// every pid means another process.
 pub(crate) fn pid_namespace() -> u64 {
-    fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino())
+    let own = fs::read_link("/proc/self").is_ok_and(|pid| pid == Path::new(&std::process::id().to_string()));
+    if own { fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino()) } else { 0 }
 }
 
 /// What can be seen of the process `pid`.

@@ -554,7 +554,12 @@ impl Publisher {
 
     /// Another process than this one, that is stopped or gone, does not beat.
     fn can_run(&self, process: Process) -> bool {
-        matches!(process, Process::Present { start, stopped: false } if start == self.record.pid_start)
+        match process {
+            Process::Present { start, stopped } => !stopped && start == self.record.pid_start,
+            Process::Absent => false,
+            // It is there, and no more is known.
+            Process::Unknown => true,
+        }
     }
 
     /// Counts a failure, and tells of it once, not on every beat.

@@ -223,7 +223,7 @@ enum Reason<'r> {
     Booted,
     Absent(u32),
     OtherProcess(u32),
-    Silent { age: u64, budget: u64, stopped: bool },
+    Silent { age: u64, budget: u64, promised: bool, stopped: bool },
     BareAhead(u64),
     BareSilent { age: u64, budget: u64 },
     Until { what: &'static str, left: Option<u64> },
@@ -256,10 +256,8 @@ pub fn judge<'r>(evidence: Evidence<'r>, machine: &Machine<'_>, max_age_ms: Opti
         Evidence::Corrupt(why) => (Verdict::Corrupt, Reason::Corrupt(why)),
         Evidence::Unreadable(kind) => (Verdict::Unknown, Reason::Unreadable(kind)),
         Evidence::Bare { age_ms } => judge_bare(age_ms, max_age_ms),
-        Evidence::Record(record) => {
-            let budget = max_age_ms.unwrap_or(record.promise_ms);
-            judge_life(record, machine, budget).unwrap_or_else(|| judge_account(record, machine.now_mono_ms))
-        }
+        Evidence::Record(record) => judge_life(record, machine, max_age_ms)
+            .unwrap_or_else(|| judge_account(record, machine.now_mono_ms)),
     };
     Judgement { verdict, reason }
 }
@@ -280,7 +278,12 @@ fn judge_bare(age_ms: i64, max_age_ms: Option<u64>) -> (Verdict, Reason<'static>
 }
 
 /// Whether the worker's process is still there and beating: what the machine knows better than the worker.
-fn judge_life<'r>(record: &'r Record, machine: &Machine<'_>, budget: u64) -> Option<(Verdict, Reason<'r>)> {
+fn judge_life<'r>(
+    record: &'r Record,
+    machine: &Machine<'_>,
+    max_age_ms: Option<u64>,
+) -> Option<(Verdict, Reason<'r>)> {
+    let (budget, promised) = (max_age_ms.unwrap_or(record.promise_ms), max_age_ms.is_none());
     let same_boot = machine.boot.is_empty() || record.boot.is_empty() || machine.boot == record.boot;
     let ahead = record.at_mono_ms.saturating_sub(machine.now_mono_ms);
     let age = machine.now_mono_ms.saturating_sub(record.at_mono_ms);
@@ -305,7 +308,7 @@ fn judge_life<'r>(record: &'r Record, machine: &Machine<'_>, budget: u64) -> Opt
         }
         _ => {}
     }
-    (age > budget).then_some((Verdict::Silent, Reason::Silent { age, budget, stopped }))
+    (age > budget).then_some((Verdict::Silent, Reason::Silent { age, budget, promised, stopped }))
 }
 
 /// What the worker's own account amounts to, as of the moment when it was given.
@@ -352,8 +355,9 @@ impl fmt::Display for Judgement<'_> {
             Reason::Booted => f.write_str("it is a record of another boot"),
             Reason::Absent(pid) => write!(f, "its process {pid} is no more"),
             Reason::OtherProcess(pid) => write!(f, "its pid {pid} belongs to another process now"),
-            Reason::Silent { age, budget, stopped } => {
-                write!(f, "no beat for {} (promised within {})", Human(age), Human(budget))?;
+            Reason::Silent { age, budget, promised, stopped } => {
+                let of = if promised { "promised within" } else { "at most" };
+                write!(f, "no beat for {} ({of} {})", Human(age), Human(budget))?;
                 if stopped { f.write_str("; its process is stopped") } else { Ok(()) }
             }
             Reason::BareAhead(ahead) => write!(f, "last touched {} from now", Human(ahead)),

@@ -300,7 +300,7 @@ fn a_maximal_age_replaces_the_promise_in_both_directions() {
     assert_eq!(with(1, 0), Verdict::Silent);
     let record = healthy();
     let judgement = judge(Evidence::Record(&record), &later(5_001), Some(5_000));
-    assert_eq!(judgement.to_string(), "no beat for 5 s (promised within 5 s)");
+    assert_eq!(judgement.to_string(), "no beat for 5 s (at most 5 s)");
 }
 
 #[test]

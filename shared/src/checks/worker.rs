@@ -160,6 +160,17 @@ impl Settings {
     /// assert_eq!(answer.reason, "there is no beat file");
     /// ```
     pub fn answer(&self) -> Answer {
+        let first = self.look();
+        if first.verdict != Verdict::Gone {
+            return first;
+        }
+        // Between the file and its process, the worker may have been replaced by its next incarnation.
+        let second = self.look();
+        let id = |answer: &Answer| answer.record.as_ref().map(|record| record.id);
+        if id(&first) == id(&second) { first } else { second }
+    }
+
+    fn look(&self) -> Answer {
         let max_age_ms = self.max_age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let asked = Moment::now();
         let seen = observe(&self.file, self.owner);
