@@ -403,6 +403,10 @@ impl Settings {
         let id = getrandom::u64().and_then(|high| Ok(u128::from(high) << 64 | u128::from(getrandom::u64()?)));
         let id =
             id.map_err(|_| Error::new(ErrorKind::System, "heartbeat: the system gave no random bits"))?;
+        #[cfg(feature = "redis")]
+        let stat = self.redis.as_ref().map(|_| Stat::default());
+        #[cfg(not(feature = "redis"))]
+        let stat = None;
         let record = Record {
             id: Id(id),
             cluster: self.cluster.clone(),
@@ -422,7 +426,7 @@ impl Settings {
             until_mono_ms: None,
             pulse: None,
             tasks: Tasks::default(),
-            stat: self.beats_to_redis().then(Stat::default),
+            stat,
             version: self.version.clone(),
         };
         let mut line = Vec::new();
@@ -436,13 +440,6 @@ impl Settings {
             return Err(configuration(text));
         }
         Ok(record)
-    }
-
-    fn beats_to_redis(&self) -> bool {
-        #[cfg(feature = "redis")]
-        return self.redis.is_some();
-        #[cfg(not(feature = "redis"))]
-        false
     }
 }
 

@@ -122,6 +122,16 @@ impl Refusal {
     }
 }
 
+/// How to ask once more.
+enum Way {
+    /// With the scripts themselves, which the server does not know yet.
+    Whole,
+    /// This node, for this once.
+    Aside(Host),
+    /// Over a new connection: to this node, or to whoever is found to be the one.
+    Elsewhere(Option<Host>),
+}
+
 /// A connection that is ready to be asked.
 struct Link {
     stream: Stream,
@@ -166,10 +176,6 @@ impl Client {
         }
     }
 
-    pub fn disconnect(&mut self) {
-        self.link = None;
-    }
-
     /// Asks all at once and waits for all answers. One round trip, where a connection stands and the server knows
     /// the scripts; connecting, a script that must be sent whole, and a move of the keys each cost more.
     pub fn ask(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Answer>, Error> {
@@ -177,59 +183,58 @@ impl Client {
         let all: Vec<usize> = (0..questions.len()).collect();
         let mut answers = self.ask_some(questions, &all, false, &patience)?;
         for _ in 0..MOST_HOPS {
-            let refused = |kind: ServerErrorKind| {
-                let is =
-                    move |answer: &Answer| answer.as_ref().is_err_and(|refusal| refusal.kind == Some(kind));
-                answers.iter().enumerate().filter(move |(_, answer)| is(answer)).map(|(index, _)| index)
-            };
-            let unknown: Vec<usize> = refused(ServerErrorKind::NoScript).collect();
-            let moved: Vec<usize> = refused(ServerErrorKind::Moved).collect();
-            let asked: Vec<usize> = refused(ServerErrorKind::Ask).collect();
-            let stale: Vec<usize> = (0..answers.len())
-                .filter(|index| answers[*index].as_ref().is_err_and(Refusal::is_stale))
-                .collect();
-            let is_cluster = matches!(self.url.servers, Servers::Cluster(_));
-            let (again, whole, with_asking) = if !unknown.is_empty() {
-                (unknown, true, false)
-            } else if is_cluster && !moved.is_empty() {
-                self.follow(&answers[moved[0]]);
-                (moved, false, false)
-            } else if is_cluster && !asked.is_empty() {
-                (asked, true, true)
-            } else if !stale.is_empty() && self.link.as_ref().is_some_and(|link| link.used) {
-                self.disconnect();
-                (stale, false, false)
-            } else {
-                break;
-            };
-            let anew = if with_asking {
-                let target = answers[again[0]].as_ref().err().and_then(|refusal| self.target_of(refusal));
-                let Some(target) = target else { break };
-                self.ask_aside(&target, questions, &again, &patience)?
-            } else {
-                self.ask_some(questions, &again, whole, &patience)?
+            let Some((again, way)) = self.way_on(&answers) else { break };
+            let anew = match way {
+                Way::Whole => self.ask_some(questions, &again, true, &patience)?,
+                Way::Aside(target) => self.ask_aside(&target, questions, &again, &patience)?,
+                Way::Elsewhere(owner) => {
+                    self.owner = owner;
+                    self.link = None;
+                    self.ask_some(questions, &again, false, &patience)?
+                }
             };
             for (index, answer) in again.into_iter().zip(anew) {
                 answers[index] = answer;
             }
         }
-        if let Some(link) = &mut self.link {
-            link.used = true;
-        }
         // What must be connected to anew to become better is.
         if answers.iter().any(|answer| answer.as_ref().is_err_and(Refusal::is_stale)) {
-            self.disconnect();
+            self.link = None;
+        }
+        if let Some(link) = &mut self.link {
+            link.used = true;
         }
         Ok(answers)
     }
 
-    fn target_of(&self, refusal: &Refusal) -> Option<Host> {
-        refusal.target(self.link.as_ref().and_then(|link| link.host.as_ref()))
-    }
-
-    fn follow(&mut self, moved: &Answer) {
-        self.owner = moved.as_ref().err().and_then(|refusal| self.target_of(refusal));
-        self.disconnect();
+    /// Which questions to ask once more, and how. All keys move together, so the first of them tells where to.
+    fn way_on(&self, answers: &[Answer]) -> Option<(Vec<usize>, Way)> {
+        let refused = |wanted: &dyn Fn(&Refusal) -> bool| -> Vec<usize> {
+            let is = |index: &usize| answers[*index].as_ref().is_err_and(wanted);
+            (0..answers.len()).filter(is).collect()
+        };
+        let target = |again: &[usize]| {
+            let here = self.link.as_ref().and_then(|link| link.host.as_ref());
+            answers[*again.first()?].as_ref().err()?.target(here)
+        };
+        let unknown = refused(&|refusal| refusal.kind == Some(ServerErrorKind::NoScript));
+        if !unknown.is_empty() {
+            return Some((unknown, Way::Whole));
+        }
+        if let Servers::Cluster(_) = self.url.servers {
+            let moved = refused(&|refusal| refusal.kind == Some(ServerErrorKind::Moved));
+            if !moved.is_empty() {
+                let owner = target(&moved);
+                return Some((moved, Way::Elsewhere(owner)));
+            }
+            let asked = refused(&|refusal| refusal.kind == Some(ServerErrorKind::Ask));
+            if let Some(target) = target(&asked) {
+                return Some((asked, Way::Aside(target)));
+            }
+        }
+        let stale = refused(&Refusal::is_stale);
+        let was_idle = self.link.as_ref().is_some_and(|link| link.used);
+        (was_idle && !stale.is_empty()).then_some((stale, Way::Elsewhere(None)))
     }
 
     /// Asks the node to which a slot is just being moved, over a connection for this once.
@@ -275,7 +280,7 @@ impl Client {
                 Err(error) => {
                     let was_idle = link.used && lost(&error);
                     let place = self.place();
-                    self.disconnect();
+                    self.link = None;
                     if !was_idle {
                         self.owner = None;
                         return Err(explain(place, &error));

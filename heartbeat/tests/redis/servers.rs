@@ -74,10 +74,15 @@ impl Server {
     /// A Sentinel of one master, `orders`, that acts alone.
     pub fn sentinel(master: u16) -> Self {
         let port = free_port();
+        Self::sentinel_on(port, master, &format!("port {port}\n"))
+    }
+
+    /// The same, with these lines more, which say where it listens.
+    pub fn sentinel_on(port: u16, master: u16, more: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("sentinel.conf");
         let configuration = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nunixsocket {}\nsentinel monitor orders 127.0.0.1 {master} 1\n\
+            "{more}bind 127.0.0.1\ndir {}\nunixsocket {}\nsentinel monitor orders 127.0.0.1 {master} 1\n\
              sentinel down-after-milliseconds orders 500\nsentinel failover-timeout orders 3000\n",
             folder.path().display(),
             folder.path().join("socket").display(),

@@ -1,6 +1,7 @@
 //! One server: what a beat writes, what it costs, and how a worker comes and goes.
 
 use std::collections::HashSet;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use heartbeat::fleet::Fleet;
@@ -181,4 +182,53 @@ fn the_largest_record_has_room_for_its_stat() {
     let most = (1..4_096).rev().find(|bytes| start(*bytes, false).is_ok()).expect("a size that fits");
     assert!(start(most, true).is_err());
     assert!(start(most - 100, true).is_ok());
+}
+
+#[test]
+fn the_thread_for_redis_takes_no_signal_of_the_programs() {
+    let redis = Server::start(&[]);
+    let worker = Worker::start(&redis.url());
+    worker.wait_published();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let threads: Vec<_> = tasks
+        // One may end meanwhile.
+        .filter(|task| {
+            let name = std::fs::read_to_string(task.path().join("comm"));
+            name.is_ok_and(|name| name.trim_end() == "heartbeat-redis")
+        })
+        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
+        .collect();
+    assert!(!threads.is_empty());
+    for status in threads {
+        let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:\t")).expect("a mask");
+        let blocked = u64::from_str_radix(blocked, 16).expect("a mask");
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1, libc::SIGCHLD] {
+            assert_ne!(blocked & (1 << (signal - 1)), 0, "signal {signal}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_exits_without_a_stop_withdraws_all_the_same() {
+    let redis = Server::start(&[]);
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "standalone::exits_without_a_stop", "--ignored"])
+        .env("REDIS_OF_THE_TEST", redis.url())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert_eq!(ended.code(), Some(7));
+    // A beat in two steps, because its script was new there, and the withdrawal.
+    assert!(redis.calls("evalsha") + redis.calls("eval") >= 3);
+    assert_eq!(redis.keys(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "is the program of the test before"]
+fn exits_without_a_stop() {
+    let url = std::env::var("REDIS_OF_THE_TEST").unwrap();
+    let worker = Worker::with(builder().redis(url).interval(Duration::from_secs(2)));
+    worker.wait_published();
+    std::mem::forget(worker);
+    std::process::exit(7);
 }

@@ -45,6 +45,10 @@ impl Certificates {
     }
 
     fn serve(&self, clients: &str) -> Server {
+        self.serve_with(clients, &[])
+    }
+
+    fn serve_with(&self, clients: &str, more: &[&str]) -> Server {
         let port = free_port();
         let (certificate, key, ca) = (self.path("server.pem"), self.path("server.key"), self.path("ca.pem"));
         let tls = [
@@ -61,7 +65,7 @@ impl Certificates {
             "--tls-auth-clients",
             clients,
         ];
-        Server::start_on(port, &tls)
+        Server::start_on(port, &[&tls, more].concat())
     }
 }
 
@@ -81,6 +85,36 @@ fn a_private_ca_and_a_client_certificate() {
     let mut fleet = Fleet::new(format!("rediss://localhost:{}?ca={ca}", redis.port).parse().unwrap(), "c");
     let error = fleet.count(&[], soon()).expect_err("no certificate");
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+}
+
+#[test]
+fn sentinel_and_cluster_over_tls() {
+    let files = Certificates::new();
+    let ca = files.path("ca.pem");
+    let redis = files.serve("no");
+    let port = free_port();
+    let (certificate, key) = (files.path("server.pem"), files.path("server.key"));
+    let listening = format!(
+        "port 0\ntls-port {port}\ntls-cert-file {certificate}\ntls-key-file {key}\ntls-ca-cert-file {ca}\n\
+         tls-auth-clients no\ntls-replication yes\n"
+    );
+    let sentinel = Server::sentinel_on(port, redis.port, &listening);
+    let node = files.serve_with("no", &["--cluster-enabled", "yes", "--tls-cluster", "yes"]);
+    node.ask::<()>("CLUSTER ADDSLOTSRANGE 0 16383");
+    until("the node has all slots", SOON, || {
+        node.ask::<String>("CLUSTER INFO").contains("cluster_state:ok").then_some(())
+    });
+    let urls = [
+        (&redis, format!("rediss+sentinel://localhost:{}/orders?ca={ca}", sentinel.port)),
+        (&node, format!("rediss+cluster://localhost:{}?ca={ca}", node.port)),
+    ];
+    for (server, url) in urls {
+        let worker = Worker::start(&url);
+        worker.wait_published();
+        assert_eq!(Fleet::new(url.parse().unwrap(), "c").count(&["mail"], soon()).unwrap().queues, [1]);
+        worker.heartbeat.stop().unwrap();
+        assert_eq!(server.keys(), Vec::<String>::new());
+    }
 }
 
 #[test]
