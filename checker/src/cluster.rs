@@ -16,7 +16,7 @@ use crate::format::Format;
 use crate::{deadline, redis, stream};
 
 /// How long before the deadline Redis is given up, at most: then it can still be said what did not answer.
-const MARGIN: Duration = Duration::from_millis(250);
+const MARGIN: Duration = Duration::from_millis(750);
 
 const AFTER_HELP: &str = "\
 All policies that are given must hold; each that does not is named. An empty cluster fails, and so does one that
@@ -79,7 +79,7 @@ pub struct Args {
 
 /// Asks, and shows the answer.
 pub fn run(args: &Args) -> Exit {
-    let until = Instant::now() + args.timeout.saturating_sub(MARGIN.min(args.timeout / 5));
+    let until = Instant::now() + args.timeout.saturating_sub(MARGIN.min(args.timeout * 3 / 10));
     let settings = match args.settings() {
         Ok(settings) => settings,
         Err(wrong) => return fail(args.format, &wrong, Exit::Invalid),
