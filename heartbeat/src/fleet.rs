@@ -130,7 +130,7 @@ pub struct Member {
 
 #[derive(Clone, Debug)]
 enum Found {
-    /// Not looked for, or expired as it should be: what the index says, in the form of a record.
+    /// Expired as it should be: what the index says, in the form of a record.
     Expired(Box<Record>),
     /// Evicted: Redis has dropped it before its time. Or something else stands there.
     Evicted,
@@ -261,7 +261,7 @@ impl Fleet {
                 lost: *lost,
                 now_ms: *now_ms,
             }),
-            _ => Err(garbled(&self.client.place())),
+            _ => Err(self.garbled()),
         }
     }
 
@@ -273,33 +273,26 @@ impl Fleet {
         let mut scan = cmd("ZSCAN");
         let size = size.clamp(1, MAX_PAGE);
         scan.arg(self.keys.workers()).arg(cursor.0.as_str()).arg("COUNT").arg(size);
-        let answer = self.array(Ask::Command(scan), until)?;
-        let (next, found) = match &answer[..] {
+        let answers = self.client.ask(&[Ask::Command(cmd("TIME")), Ask::Command(scan)], until)?;
+        let [time, page] = self.arrays(answers)?;
+        let (next, found) = match &page[..] {
             [next, Value::Array(found)] => (text(next), found),
-            _ => (None, &answer),
+            _ => (None, &page),
         };
-        let next = next.ok_or_else(|| garbled(&self.client.place()))?;
-        let mut seen = HashSet::new();
-        // Each with its score.
-        let ids = found.iter().step_by(2).filter_map(text).filter_map(Id::parse);
-        let ids: Vec<_> = ids.filter(|id| seen.insert(*id)).collect();
+        let next = next.ok_or_else(|| self.garbled())?;
         let next = if next == "0" { None } else { Some(Cursor(next.to_owned())) };
-        Ok(Page { members: self.fetch(&ids, until)?, next })
+        Ok(Page { members: self.fetch(&time, found, until)?, next })
     }
 
     /// The members of these names, with their records: two round trips. A name that is not known is left out.
     pub fn named(&mut self, workers: &[&str], until: Instant) -> Result<Vec<Member>, Error> {
-        if workers.is_empty() {
-            return Ok(Vec::new());
+        let keys = vec![self.keys.workers(), self.keys.names()];
+        let arguments = workers.iter().map(|worker| worker.as_bytes().to_vec()).collect();
+        let answer = self.array(Ask::Script { script: &keys::NAMED, keys, arguments }, until)?;
+        match &answer[..] {
+            [Value::Array(time), Value::Array(found)] => self.fetch(time, found, until),
+            _ => Err(self.garbled()),
         }
-        let mut get = cmd("HMGET");
-        get.arg(self.keys.names());
-        for worker in workers {
-            get.arg(format!("={worker}"));
-        }
-        let answer = self.array(Ask::Command(get), until)?;
-        let ids: Vec<_> = answer.iter().filter_map(text).filter_map(Id::parse).collect();
-        self.fetch(&ids, until)
     }
 
     /// Names at most `limit` of the workers that went silent, the latest first, in one round trip.
@@ -309,12 +302,12 @@ impl Fleet {
         let arguments = vec![limit.to_string().into_bytes(), self.forget_ms.to_string().into_bytes()];
         let answer = self.array(Ask::Script { script: &keys::LOST, keys, arguments }, until)?;
         let [Value::Int(now), Value::Int(found), lost @ ..] = &answer[..] else {
-            return Err(garbled(&self.client.place()));
+            return Err(self.garbled());
         };
         let now_ms = u64::try_from(*now).unwrap_or_default();
         let lost = lost.chunks_exact(3).filter_map(|parts| {
             let [id, score, entry] = parts else { return None };
-            let member = self.member(now_ms, Id::parse(text(id)?)?, score, &Value::Nil, entry)?;
+            let member = self.member(now_ms, Id::parse(text(id)?)?, moment(score)?, entry)?;
             Some(Lost {
                 id: member.id,
                 worker: member.worker,
@@ -328,22 +321,42 @@ impl Fleet {
 
     /// Asks one thing that is answered with an array.
     fn array(&mut self, question: Ask<'_>, until: Instant) -> Result<Vec<Value>, Error> {
-        let answer = self.client.ask(&[question], until)?.pop();
-        let place = self.client.place();
-        match answer {
-            Some(Ok(Value::Array(values))) => Ok(values),
-            Some(Err(refusal)) => Err(refusal.at(&place)),
-            _ => Err(garbled(&place)),
-        }
+        let answers = self.client.ask(&[question], until)?;
+        let [array] = self.arrays(answers)?;
+        Ok(array)
     }
 
-    /// All that is known of these members, in bounded round trips. What is no worker of ours is left out.
-    fn fetch(&mut self, ids: &[Id], until: Instant) -> Result<Vec<Member>, Error> {
-        let mut members = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(MAX_PAGE) {
-            let stats: Vec<_> = ids.iter().map(|id| self.keys.stat(id)).collect();
+    /// The first answers, which are arrays.
+    fn arrays<const N: usize>(
+        &self,
+        answers: impl IntoIterator<Item = Answer>,
+    ) -> Result<[Vec<Value>; N], Error> {
+        let mut answers = answers.into_iter();
+        let mut arrays = [const { Vec::new() }; N];
+        for array in &mut arrays {
+            *array = match answers.next() {
+                Some(Ok(Value::Array(values))) => values,
+                Some(Err(refusal)) => return Err(refusal.at(&self.client.place())),
+                _ => return Err(self.garbled()),
+            };
+        }
+        Ok(arrays)
+    }
+
+    /// All that is known of these members, of which each has its score behind it. What is no worker of ours is left out.
+    fn fetch(&mut self, time: &[Value], found: &[Value], until: Instant) -> Result<Vec<Member>, Error> {
+        let now_ms = time_ms(time).ok_or_else(|| self.garbled())?;
+        let mut seen = HashSet::new();
+        let mut scores = Vec::with_capacity(found.len() / 2);
+        for pair in found.chunks_exact(2) {
+            let id = text(&pair[0]).and_then(Id::parse).filter(|id| seen.insert(*id));
+            scores.extend(id.zip(moment(&pair[1])));
+        }
+        let mut members = Vec::with_capacity(scores.len());
+        for scores in scores.chunks(MAX_PAGE) {
+            let stats: Vec<_> = scores.iter().map(|(id, _)| self.keys.stat(id)).collect();
             let together = [Ask::Command(about("MGET", &stats))];
-            let answers = match self.facts(ids, together, until) {
+            let answers = match self.facts(scores, together, until) {
                 // Somebody has put something large there: no more of each than tells that it is too large.
                 Err(error) if error.kind() == ErrorKind::Garbled => {
                     let apart = stats.iter().map(|key| {
@@ -351,68 +364,69 @@ impl Fleet {
                         command.arg(key.as_slice()).arg(0).arg(MAX_BYTES);
                         Ask::Command(command)
                     });
-                    self.facts(ids, apart, until)
+                    self.facts(scores, apart, until)
                 }
                 answers => answers,
             };
-            self.make(ids, answers?, &mut members)?;
+            self.make(now_ms, scores, answers?, &mut members)?;
         }
         Ok(members)
     }
 
-    /// The server's time, the members' names and scores, and the answers to what more is asked.
+    /// The members' names, whether they take work, and the answers to what more is asked.
     fn facts<'a>(
         &mut self,
-        ids: &[Id],
+        scores: &[(Id, u64)],
         more: impl IntoIterator<Item = Ask<'a>>,
         until: Instant,
     ) -> Result<Vec<Answer>, Error> {
         let about_each = |command: &str, key: Vec<u8>| {
             let mut words = vec![key];
-            words.extend(ids.iter().map(|id| id.to_string().into_bytes()));
+            words.extend(scores.iter().map(|(id, _)| id.to_string().into_bytes()));
             Ask::Command(about(command, &words))
         };
-        let mut questions = vec![
-            Ask::Command(cmd("TIME")),
-            about_each("HMGET", self.keys.names()),
-            about_each("ZMSCORE", self.keys.workers()),
-            about_each("ZMSCORE", self.keys.ready()),
-        ];
+        let mut questions =
+            vec![about_each("HMGET", self.keys.names()), about_each("ZMSCORE", self.keys.ready())];
         questions.extend(more);
         self.client.ask(&questions, until)
     }
 
-    fn make(&self, ids: &[Id], answers: Vec<Answer>, members: &mut Vec<Member>) -> Result<(), Error> {
-        let place = self.client.place();
+    fn make(
+        &self,
+        now_ms: u64,
+        scores: &[(Id, u64)],
+        answers: Vec<Answer>,
+        members: &mut Vec<Member>,
+    ) -> Result<(), Error> {
         let mut answers = answers.into_iter();
-        let mut array = || match answers.next() {
-            Some(Ok(Value::Array(values))) => Ok(values),
-            Some(Err(refusal)) => Err(refusal.at(&place)),
-            _ => Err(garbled(&place)),
-        };
-        let (time, entries, scores, ready) = (array()?, array()?, array()?, array()?);
-        let now_ms = time_ms(&time).ok_or_else(|| garbled(&place))?;
+        let [entries, ready] = self.arrays(&mut answers)?;
         let lines: Vec<Value> = match answers.next() {
             Some(Ok(Value::Array(lines))) => lines,
             // One by one; where it is no string at all, there is no record.
             first => first.into_iter().chain(answers).map(|line| line.unwrap_or(Value::Nil)).collect(),
         };
-        for ((((id, entry), score), ready), line) in ids.iter().zip(entries).zip(scores).zip(ready).zip(lines)
-        {
-            let Some(mut member) = self.member(now_ms, *id, &score, &ready, &entry) else { continue };
+        for ((((id, lost_at_ms), entry), ready), line) in scores.iter().zip(entries).zip(ready).zip(lines) {
+            let Some(mut member) = self.member(now_ms, *id, *lost_at_ms, &entry) else { continue };
+            member.takes_work = moment(&ready).is_some_and(|lost_at_ms| lost_at_ms > now_ms);
             match line {
                 Value::BulkString(line) if !line.is_empty() => member.found = self.read(*id, &line),
                 _ if member.age_ms <= member.promise_ms => member.found = Found::Evicted,
-                _ => {}
+                _ => member.found = Found::Expired(Box::new(self.outline(&member))),
             }
             members.push(member);
         }
         Ok(())
     }
 
-    /// A member by its scores and its entry among the names; none where they are not, or no longer, a worker's.
-    fn member(&self, now_ms: u64, id: Id, score: &Value, ready: &Value, entry: &Value) -> Option<Member> {
-        let lost_at_ms = moment(score).filter(|lost_at| lost_at.saturating_add(self.forget_ms) >= now_ms)?;
+    fn garbled(&self) -> Error {
+        garbled(&self.client.place())
+    }
+
+    /// A member by its score and its entry among the names; none where they are not, or no longer, a worker's.
+    fn member(&self, now_ms: u64, id: Id, lost_at_ms: u64, entry: &Value) -> Option<Member> {
+        if lost_at_ms.saturating_add(self.forget_ms) < now_ms {
+            return None;
+        }
         let mut entry = text(entry)?.splitn(3, '\n');
         let promise_ms = entry.next()?.parse().ok()?;
         let (worker, host) = (entry.next()?, entry.next()?);
@@ -424,19 +438,17 @@ impl Fleet {
             return None;
         }
         let age_ms = now_ms.saturating_add(promise_ms).saturating_sub(lost_at_ms);
-        let takes_work = moment(ready).is_some_and(|lost_at| lost_at > now_ms);
-        let found = Found::Expired(Box::new(self.outline(id, worker, host, promise_ms)));
         let (worker, host) = (worker.to_owned(), host.to_owned());
-        Some(Member { id, worker, host, age_ms, promise_ms, takes_work, found })
+        Some(Member { id, worker, host, age_ms, promise_ms, takes_work: false, found: Found::Evicted })
     }
 
     /// What is known of a worker whose record has expired: enough to say how long it has been silent.
-    fn outline(&self, id: Id, worker: &str, host: &str, promise_ms: u64) -> Record {
+    fn outline(&self, member: &Member) -> Record {
         Record {
-            id,
+            id: member.id,
             cluster: self.cluster.clone(),
-            worker: worker.to_owned(),
-            host: host.to_owned(),
+            worker: member.worker.clone(),
+            host: member.host.clone(),
             queues: Vec::new(),
             pid: 0,
             pid_start: 0,
@@ -446,7 +458,7 @@ impl Fleet {
             at_mono_ms: 0,
             at_unix_ms: 0,
             interval_ms: 0,
-            promise_ms,
+            promise_ms: member.promise_ms,
             status: Status::Idle,
             until_mono_ms: None,
             pulse: None,

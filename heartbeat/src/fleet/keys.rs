@@ -20,6 +20,7 @@ macro_rules! script {
 pub static BEAT: LazyLock<Script> = script!(new, "beat");
 pub static WITHDRAW: LazyLock<Script> = script!(once, "withdraw");
 pub static COUNT: LazyLock<Script> = script!(new, "count");
+pub static NAMED: LazyLock<Script> = script!(new, "named");
 pub static LOST: LazyLock<Script> = script!(new, "lost");
 
 /// A cluster's keys. They share a hash tag, so a Redis Cluster keeps them on one node.

@@ -9,8 +9,17 @@ fn bulk(text: &str) -> Value {
     Value::BulkString(text.as_bytes().to_vec())
 }
 
+/// As it is read back from these answers.
 fn member(now_ms: u64, score: &str, ready: &str, entry: &str) -> Option<Member> {
-    fleet().member(now_ms, Id(7), &bulk(score), &bulk(ready), &bulk(entry))
+    let answers = vec![
+        Ok(Value::Array(vec![bulk(entry)])),
+        Ok(Value::Array(vec![bulk(ready)])),
+        Ok(Value::Array(vec![Value::Nil])),
+    ];
+    let mut members = Vec::new();
+    let scores: Vec<_> = moment(&bulk(score)).map(|score| (Id(7), score)).into_iter().collect();
+    fleet().make(now_ms, &scores, answers, &mut members).expect("proper answers");
+    members.pop()
 }
 
 #[test]
@@ -23,6 +32,7 @@ fn a_member_is_read_from_its_entry_and_its_scores() {
     assert_eq!(judgement.to_string(), "no beat for 42 s (promised within 30 s)");
     let fresh = member(112_000, "130000", "130000", "30000\nw\nh").expect("a member");
     assert_eq!((fresh.age_ms, fresh.takes_work), (12_000, true));
+    assert_eq!(fresh.judge(None).verdict, Verdict::Unknown, "its record was evicted");
     assert!(member(4_000_000, "399999", "0", "30000\nw\nh").is_none(), "forgotten");
 }
 
@@ -38,8 +48,7 @@ fn what_is_no_entry_of_ours_is_no_member() {
         assert!(member(1, "100000", "0", entry).is_none(), "{entry:?}");
     }
     assert!(member(1, "100000", "0", &format!("1\nw\n{}", "h".repeat(5_000))).is_none());
-    let absent = fleet().member(1, Id(7), &Value::Nil, &Value::Nil, &Value::Nil);
-    assert!(absent.is_none());
+    assert!(fleet().member(1, Id(7), 100_000, &Value::Nil).is_none());
 }
 
 #[test]
