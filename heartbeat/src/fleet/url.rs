@@ -10,7 +10,7 @@ use std::str::FromStr;
 use super::error::Error;
 use super::tls::Tls;
 
-/// A Redis, Valkey or compatible server, or several that act as one.
+/// A Redis, or several that act as one.
 ///
 /// | form | is |
 /// |---|---|

@@ -280,7 +280,7 @@ fn a_drain_past_its_deadline_is_overdue_and_one_without_never() {
     until_verdict(&path, Verdict::Draining);
     let begun = record(&path).at_mono_ms;
     assert_eq!(watched(&path, |record| record.at_mono_ms > begun + 300), [Verdict::Draining]);
-    worker.make("drain 400");
+    worker.make("drain 2000");
     let due = until("the deadline is published", || record(&path).until_mono_ms);
     let seen = watched(&path, |record| record.at_mono_ms > due);
     assert_eq!(seen, [Verdict::Draining, Verdict::DrainOverdue]);
