@@ -83,6 +83,18 @@ impl Terminal {
         until(text, || self.shown().contains(text));
     }
 
+    /// Waits until the shell knows that its job is stopped: `fg` continues no job that it takes for running. The shell tells
+    /// before a prompt.
+    fn until_told_stopped(&self) {
+        let prompts = || self.shown().matches("prompt>").count();
+        until("the shell tells that its job is stopped", || {
+            let before = prompts();
+            self.press("\n");
+            until("the next prompt", || prompts() > before);
+            self.shown().contains("Stopped")
+        });
+    }
+
     fn foreground(&self) -> Option<Pid> {
         tcgetpgrp(&self.keyboard).ok()
     }
@@ -265,6 +277,7 @@ fn a_command_in_the_background_that_reads_from_the_terminal_waits_for_the_foregr
     let command = bench.pid("pid");
     equal(&Some('T'), || state(command));
     equal(&Some('T'), || state(parent(command)));
+    terminal.until_told_stopped();
     terminal.press("fg\n");
     equal(&Some(command), || terminal.foreground());
     terminal.press("words\n");
