@@ -1,11 +1,9 @@
 //! What stands in the folder and is no beat file; and the folder itself.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 
-use nix::unistd::geteuid;
-
-use crate::bench::{HEARTBEAT, equal, exit, start, until};
+use crate::bench::{HEARTBEAT, equal, exit, until};
 use crate::scene::{INTERVAL, Scene};
 
 #[test]
@@ -41,42 +39,6 @@ fn what_is_no_beat_file_is_named_once_and_hinders_nobody() {
     );
     assert_eq!(scene.counts(), (1, 1, 1));
     assert_eq!(scene.members().len(), 1);
-}
-
-#[test]
-fn another_users_file_counts_only_where_that_user_is_named() {
-    if !geteuid().is_root() {
-        // Its own test, for the record of what was not done.
-        eprintln_skipped("another user's file needs root");
-        return;
-    }
-    let scene = Scene::new();
-    let _worker = scene
-        .worker("w")
-        .interval(std::time::Duration::from_mins(1))
-        .promise(std::time::Duration::from_mins(5))
-        .start()
-        .unwrap();
-    // Root may own any file for anybody, so the agent is somebody else.
-    fs::set_permissions(scene.bench.path("beats"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(scene.file("w"), fs::Permissions::from_mode(0o644)).unwrap();
-    chown(scene.file("w"), Some(4_242), Some(4_242)).unwrap();
-    let stranger = start(&mut scene.agent_command(&[]));
-    until("the stranger is named", || scene.bench.stderr().contains("it belongs to user 4242"));
-    assert_eq!(scene.counts(), (0, 0, 0));
-    drop(stranger);
-    for owner in ["4242", "any"] {
-        let agent = start(&mut scene.agent_command(&["--owner", owner]));
-        scene.until_counts(1, 1);
-        agent.signal(nix::sys::signal::Signal::SIGTERM);
-        assert_eq!(agent.exit(), 0);
-        scene.until_counts(0, 0);
-    }
-}
-
-#[expect(clippy::print_stderr, reason = "the test's own output")]
-fn eprintln_skipped(why: &str) {
-    eprintln!("skipped: {why}");
 }
 
 #[test]
