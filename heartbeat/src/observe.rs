@@ -3,6 +3,8 @@
 //! This is all the I/O of a local verdict: at most ten system calls or so, no allocation beyond the record.
 //! What it means is decided in [`crate::verdict`].
 
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -71,6 +73,32 @@ pub fn observe(path: &Path, owner: Owner) -> Observation {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => denied(path, owner),
         Err(error) => unreadable(&error),
     }
+}
+
+/// The names of a folder's files, but for those that are hidden: see [`is_hidden`].
+///
+/// On tmpfs a listing may go on for as long as files are renamed, as every beat is: it ends once the same names come
+/// again and again. And it may leave out a file that is renamed meanwhile, so a name that is missing here proves
+/// nothing of its file.
+pub fn beat_files(folder: &Path) -> io::Result<HashSet<OsString>> {
+    const MOST_REPEATED: usize = 1_000;
+    let mut names = HashSet::new();
+    let mut repeated = 0;
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if !is_hidden(&name) && !names.insert(name) {
+            repeated += 1;
+            if repeated > MOST_REPEATED {
+                break;
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a file is no beat file by its name: the draft of a beat, and whatever else people hide.
+pub fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 /// A publisher that writes over its file, because the disk is full, makes readers wait for some microseconds.
@@ -294,6 +322,8 @@ fn parse_stat(stat: &[u8]) -> Option<Process> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::verdict::Verdict;
 
@@ -353,6 +383,31 @@ mod tests {
         // Touched after the look began, and before now.
         assert_eq!(age(asked(now - 60_000), now), Verdict::Alive);
         assert_eq!(age(asked(now), now + 60_000), Verdict::Silent);
+    }
+
+    #[test]
+    fn a_listing_has_no_drafts_though_its_files_are_renamed_all_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |number: u32| folder.path().join(format!("beat-{number}"));
+        let draft = folder.path().join(".beat.draft");
+        (0..500).for_each(|number| fs::write(name(number), "").unwrap());
+        let over = AtomicBool::new(false);
+        let listings: Vec<_> = thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in (0..500).cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                    fs::write(&draft, "").unwrap();
+                    fs::rename(&draft, name(number)).unwrap();
+                }
+            });
+            let listings = (0..10).map(|_| beat_files(folder.path())).collect();
+            over.store(true, Ordering::Relaxed);
+            listings
+        });
+        for names in listings {
+            let names = names.unwrap();
+            assert!(names.iter().all(|name| name.to_string_lossy().starts_with("beat-")), "{names:?}");
+        }
+        assert_eq!(beat_files(folder.path()).unwrap().len(), 500);
     }
 
     #[test]

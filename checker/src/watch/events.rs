@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use heartbeat::observe::is_hidden;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
@@ -84,11 +85,6 @@ fn only_looked_at(kind: EventKind) -> bool {
         EventKind::Access(_) => true,
         _ => false,
     }
-}
-
-/// Drafts of beats, and whatever else people hide.
-pub fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use heartbeat::observe::{Moment, Observation, Owner, observe};
+use heartbeat::observe::{Moment, Observation, Owner, beat_files, observe};
 use heartbeat::verdict::{Unsafe, Verdict};
 
-use super::events::{Events, Wake, is_hidden};
+use super::events::{Events, Wake};
 use super::row::Row;
 use super::source::Source;
 
@@ -93,13 +93,9 @@ impl Folder {
     /// Looks at every file that is there, and at every one that was.
     fn list(&mut self) {
         self.listed = Instant::now();
-        let mut names: Vec<_> = self.entries.keys().cloned().collect();
-        if let Ok(listing) = fs::read_dir(&self.path) {
-            let found = listing.flatten().map(|entry| entry.file_name());
-            names.extend(found.filter(|name| !is_hidden(name)));
-        }
-        names.sort_unstable();
-        names.dedup();
+        // A folder that cannot be listed has only those files that are known.
+        let mut names = beat_files(&self.path).unwrap_or_default();
+        names.extend(self.entries.keys().cloned());
         for name in names {
             self.look(&name);
         }

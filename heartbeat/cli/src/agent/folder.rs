@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use heartbeat::observe::{Observation, Owner, observe};
+use heartbeat::observe::{Observation, Owner, beat_files, is_hidden, observe};
 use heartbeat::verdict::Verdict;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -151,7 +151,7 @@ impl Folder {
     }
 
     fn list(&mut self, roster: &mut Roster) -> io::Result<()> {
-        let listed = names(&self.path)?;
+        let listed = beat_files(&self.path)?;
         for name in &listed {
             let Ok(stamp) = stamp(&self.path.join(name)) else { continue };
             let known = roster.knows(name, stamp)
@@ -242,32 +242,9 @@ impl Changes {
     }
 }
 
-/// The names of all files that are not hidden. In memory, a list may go on for as long as its files are renamed: then
-/// the same names come again and again.
-fn names(folder: &Path) -> io::Result<HashSet<OsString>> {
-    const MOST_REPEATED: usize = 1_000;
-    let mut names = HashSet::new();
-    let mut repeated = 0;
-    for entry in fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        if !is_hidden(&name) && !names.insert(name) {
-            repeated += 1;
-            if repeated > MOST_REPEATED {
-                break;
-            }
-        }
-    }
-    Ok(names)
-}
-
 /// Reading a file is an event too, and the reader is this program.
 fn only_looked_at(kind: EventKind) -> bool {
     matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
-}
-
-/// Drafts of beats, and whatever else people hide.
-fn is_hidden(name: &OsStr) -> bool {
-    name.as_encoded_bytes().starts_with(b".")
 }
 
 fn stamp(path: &Path) -> io::Result<Stamp> {
