@@ -1,5 +1,7 @@
 //! The kind `mail`, of a real server.
 
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
 mod servers;
 
 use nix::sys::signal::Signal;

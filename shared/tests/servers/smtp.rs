@@ -22,9 +22,9 @@ impl Smtp {
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/smtp.py"));
         command.args([&port.to_string(), mode]);
         if mode != "plain" {
-            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-            std::fs::write(path("ca.pem"), made.cert.pem()).unwrap();
-            std::fs::write(path("key.pem"), made.signing_key.serialize_pem()).unwrap();
+            let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            std::fs::write(path("ca.pem"), issued.cert.pem()).unwrap();
+            std::fs::write(path("key.pem"), issued.signing_key.serialize_pem()).unwrap();
             command.args([path("ca.pem"), path("key.pem")]);
         }
         let ca = path("ca.pem");
