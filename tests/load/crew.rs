@@ -2,6 +2,7 @@
 //! alone. They beat by the library itself, many over one connection, as `heartbeat agent` does.
 
 use std::collections::BTreeSet;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -153,7 +154,8 @@ fn beat_together(fleet: &mut Fleet, workers: &mut [Worker], sent: &Sent) {
         }
         Err(error) => {
             sent.refused.fetch_add(beats.len() as u64, Ordering::Relaxed);
-            eprintln!("a beat failed: {error}");
+            // Every refusal fails the run; why, is said here.
+            let _ = writeln!(io::stderr(), "a beat failed: {error}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! load of this moment; so promises are judged by ratios of what was measured in turn, and by the fastest tenth where a
 //! time is promised, and they are not judged with `--small`. That all that was told is right always is.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "all of this is a test")]
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
 mod command;
 mod crew;
@@ -113,12 +113,11 @@ fn main() -> ExitCode {
     saturate(&plan, &place, &names, &mut table);
     drop(place);
 
-    table.show(begun.elapsed())
+    table.end(begun.elapsed())
 }
 
 /// What a cluster of this size takes of one Redis.
 fn sizing(plan: &Plan, place: &Place, size: usize, interval: f64, table: &mut Table) {
-    tell(&format!("{} workers", number(size)));
     let (node, url) = (place.node("orders"), place.url());
     // What the server's own caches and the scripts take is no worker's.
     Crew::of("warm", 1).beat_once(&url);
@@ -147,7 +146,6 @@ fn crowded(plan: &Plan, place: &Place, size: usize, table: &mut Table) {
 }
 
 fn crowded_as(plan: &Plan, place: &Place, cluster: &str, size: usize, table: &mut Table) {
-    tell(&format!("{} workers among foreign keys", number(size)));
     let mut crew = Crew::of(cluster, size);
     crew.beat_once(&place.url());
     let (trips, _) = while_beating(plan, place, &mut crew, float(size) / INTERVAL);
@@ -224,7 +222,6 @@ fn trips(times: usize, node: Node<'_>, url: &Url, cluster: &str, size: u64, read
 
 /// As many beats as one core of a server takes; in a Redis Cluster, of each of these clusters' servers.
 fn saturate(plan: &Plan, place: &Place, names: &[String], table: &mut Table) {
-    tell("as many beats as it takes");
     let url = place.url();
     let mut crews: Vec<_> = names.iter().map(|name| Crew::of(name, plan.many)).collect();
     for crew in &mut crews {
@@ -262,7 +259,6 @@ fn saturate(plan: &Plan, place: &Place, names: &[String], table: &mut Table) {
 /// All that the commands ask, of a small cluster and of a large one.
 fn questions(plan: &Plan, place: &Place, table: &mut Table) {
     listed(plan, place, "few", table);
-    tell(&format!("questions about {} workers", number(plan.many)));
     let (url, text) = (place.url(), place.text());
     let mut crew = Crew::of("many", plan.many);
     crew.beat_once(&url);
@@ -285,7 +281,7 @@ fn questions(plan: &Plan, place: &Place, table: &mut Table) {
             let times = Times::new((0..times).map(|_| run()).collect());
             (format!("checker cluster {what}"), times)
         };
-        let mut told = |(what, times): (String, Times)| table.row(&what, &times.to_string());
+        let told = |(what, times): (String, Times)| table.row(&what, &times.to_string());
         let version = || command::run("--version", &text).took;
         told(("checker --version".to_owned(), Times::new((0..plan.commands).map(|_| version()).collect())));
         let passes = |json: &Value| json["status"] == "pass" && json["fresh"] == size;
@@ -315,7 +311,6 @@ fn questions(plan: &Plan, place: &Place, table: &mut Table) {
 
 /// A list of a small cluster: by the library, and by the command.
 fn listed(plan: &Plan, place: &Place, cluster: &str, table: &mut Table) {
-    tell(&format!("a list of {}", number(plan.few)));
     let (url, text) = (place.url(), place.text());
     Crew::of(cluster, plan.few).beat_once(&url);
     let mut fleet = Fleet::new(url, cluster);
@@ -372,7 +367,6 @@ fn list_all(plan: &Plan, place: &Place, format: &str, table: &mut Table) {
 
 /// What Django-Q2 asks, of as many stats of its own, on the same server; and the same question to this project.
 fn django(plan: &Plan, place: &Place, table: &mut Table) {
-    tell("Django-Q2");
     let python =
         std::env::var_os("LOAD_PYTHON").expect("LOAD_PYTHON: a Python with django-q2; tests/run has one");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/load/django_stats.py");
@@ -382,11 +376,13 @@ fn django(plan: &Plan, place: &Place, table: &mut Table) {
     let mut child = command.stdout(Stdio::piped()).spawn().expect("Python");
     let lines = BufReader::new(child.stdout.take().unwrap());
     let mut line = Line::to(place.node("few"));
+    // Where the question takes long, stats expire meanwhile: they live for 3 s.
+    let mut found_least = plan.stats;
     let (all, longest) = while_pinging(&mut line, || {
         let read = |line: std::io::Result<String>| {
             let line = line.unwrap();
             let (ms, found) = line.split_once(' ').unwrap();
-            assert_eq!(found.parse::<usize>().unwrap(), plan.stats, "Stat.get_all() found another number");
+            found_least = found_least.min(found.parse().unwrap());
             Duration::from_secs_f64(ms.parse::<f64>().unwrap() / 1_000.0)
         };
         Times::new(lines.lines().map(read).collect())
@@ -404,7 +400,8 @@ fn django(plan: &Plan, place: &Place, table: &mut Table) {
     });
     let stats = number(plan.stats);
     let blocked = |longest| format!("a PING meanwhile at most {}", Told(longest));
-    table.row(&format!("Django-Q2's Stat.get_all() of {stats}"), &format!("{all}; {}", blocked(longest)));
+    let told = format!("{all}; {}; it found {} of them at the least", blocked(longest), number(found_least));
+    table.row(&format!("Django-Q2's Stat.get_all() of {stats}"), &told);
     let times = all.ratio(&ours);
     table.row(
         &format!("all members of {}, beside it", number(plan.few)),
@@ -432,10 +429,6 @@ fn while_pinging<T>(line: &mut Line, work: impl FnOnce() -> T) -> (T, Duration) 
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
-}
-
-fn tell(what: &str) {
-    eprintln!("load: {what}");
 }
 
 /// With commas between thousands.

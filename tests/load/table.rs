@@ -1,62 +1,54 @@
-//! The one table at the end, and the verdict: what was promised and not kept.
+//! The table, a line as soon as it is measured; and the verdict at its end: what was promised and not kept.
 
-use std::io::{self, Write};
+use std::io::{self, Stdout, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Rows in the order in which they were measured.
-pub struct Table {
-    judges: bool,
-    rows: Vec<Row>,
-}
+/// As wide as the longest name of a row.
+const WIDE: usize = 62;
 
-enum Row {
-    Section(String),
-    Told { what: String, told: String },
-    Judged { what: String, told: String, promise: String, kept: bool },
+/// What was shown so far.
+pub struct Table {
+    output: Stdout,
+    judges: bool,
+    missed: Vec<String>,
 }
 
 impl Table {
-    /// Where it does not judge, a promise that is not kept is shown and fails nothing.
+    /// Where it does not judge, no promise is missed.
     pub fn new(judges: bool) -> Self {
-        Self { judges, rows: Vec::new() }
+        Self { output: io::stdout(), judges, missed: Vec::new() }
     }
 
-    pub fn section(&mut self, title: &str) {
-        self.rows.push(Row::Section(title.to_owned()));
+    pub fn section(&self, title: &str) {
+        self.show(&format!("\n{title}"));
     }
 
-    pub fn row(&mut self, what: &str, told: &str) {
-        self.rows.push(Row::Told { what: what.to_owned(), told: told.to_owned() });
+    pub fn row(&self, what: &str, told: &str) {
+        self.show(&format!("  {what:WIDE$}  {told}"));
     }
 
     pub fn judged(&mut self, what: &str, told: &str, promise: &str, kept: bool) {
-        let (what, told, promise) = (what.to_owned(), told.to_owned(), promise.to_owned());
-        self.rows.push(Row::Judged { what, told, promise, kept });
+        let mark = match (self.judges, kept) {
+            (false, _) => "not judged",
+            (true, true) => "kept",
+            (true, false) => "MISSED",
+        };
+        self.row(what, &format!("{told}  [{promise}: {mark}]"));
+        if self.judges && !kept {
+            self.missed.push(what.to_owned());
+        }
     }
 
-    pub fn show(&self, took: Duration) -> ExitCode {
-        let width = |row: &Row| match row {
-            Row::Section(_) => 0,
-            Row::Told { what, .. } | Row::Judged { what, .. } => what.chars().count(),
-        };
-        let wide = self.rows.iter().map(width).max().unwrap_or(0);
-        let mut missed = 0;
-        let mut output = io::stdout().lock();
-        let mut show = |line: &str| writeln!(output, "{line}").expect("standard output");
-        for row in &self.rows {
-            match row {
-                Row::Section(title) => show(&format!("\n{title}")),
-                Row::Told { what, told } => show(&format!("  {what:wide$}  {told}")),
-                Row::Judged { what, told, promise, kept } => {
-                    missed += usize::from(!kept);
-                    let mark = if *kept { "kept" } else { "MISSED" };
-                    show(&format!("  {what:wide$}  {told}  [{promise}: {mark}]"));
-                }
-            }
+    pub fn end(&self, took: Duration) -> ExitCode {
+        self.show(&format!("\n{} promises missed; took {:.0} s", self.missed.len(), took.as_secs_f64()));
+        for what in &self.missed {
+            self.show(&format!("  missed: {what}"));
         }
-        let judged = if self.judges { "" } else { " (small: not judged)" };
-        show(&format!("\n{missed} promises missed{judged}; took {:.0} s", took.as_secs_f64()));
-        ExitCode::from(u8::from(self.judges && missed > 0))
+        ExitCode::from(u8::from(!self.missed.is_empty()))
+    }
+
+    fn show(&self, line: &str) {
+        writeln!(self.output.lock(), "{line}").expect("standard output");
     }
 }
