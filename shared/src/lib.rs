@@ -11,5 +11,7 @@ pub mod kind;
 #[cfg(feature = "run")]
 pub mod settings;
 mod status;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use status::Status;
