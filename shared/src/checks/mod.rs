@@ -6,6 +6,8 @@
 pub mod cluster;
 #[cfg(feature = "mail")]
 pub mod mail;
+#[cfg(feature = "storage")]
+pub mod storage;
 #[cfg(feature = "run")]
 pub mod tcp;
 pub mod worker;
@@ -18,5 +20,7 @@ use crate::kind::Kind;
 pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
+    #[cfg(feature = "storage")]
+    Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),
 ];

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
+mod objects;
 mod smtp;
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use shared::check::Check;
 use shared::checks::KINDS;
 use tempfile::TempDir;
 
+pub use objects::{Azurite, S3};
 pub use smtp::Smtp;
 
 /// How long anything may take that comes as soon as the machine lets it.
@@ -88,6 +90,14 @@ fn run(command: &mut Command, folder: &Path) -> Child {
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
     command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// A program of the npm registry, which `tests/run` installs.
+pub fn node_program(name: &str) -> Command {
+    let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tests-node");
+    let program = installed.join("node_modules/.bin").join(name);
+    assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+    Command::new(program)
 }
 
 /// The check that a configuration would make of these settings.
