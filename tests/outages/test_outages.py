@@ -62,11 +62,13 @@ def test_a_worker_that_reaches_its_redis_within_its_promise_stays_ready(group):
     assert {(answer.said["verdict"], answer.code) for answer in group.ready} == {("alive", 0)}
 
 
-@each([name for name in CUT_OFF if name not in HIDDEN and name != "slow"])
-def test_a_cluster_whose_beats_do_not_get_through_fails(group):
+@each(["full-noeviction", "denying"])
+def test_a_cluster_that_can_be_asked_and_whose_beats_are_refused_fails_and_names_who_is_silent(group):
     late = group.within(group.cluster, group.promise + 2 * INTERVAL + SLACK, 0)
     assert late
-    assert {(answer.said["status"], answer.code) for answer in late} == {("fail", 1)}
+    for answer in late:
+        assert (answer.said["status"], answer.code) == ("fail", 1), answer
+        assert {lost["worker"] for lost in answer.said["lost"]} == {f"w{n}" for n in range(WORKERS)}, answer
 
 
 @each(HIDDEN)
