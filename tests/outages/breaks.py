@@ -53,10 +53,10 @@ class Frozen(Outage):
 
 
 class Slow(Outage):
-    """Each answer comes in pieces over 3 s, and so a little later than a worker waits."""
+    """Each answer comes in pieces over 3.5 s; a worker of this interval waits for 3 s."""
 
     name = "slow"
-    delay = 3.0
+    delay = 3.5
     cuts_off = True
 
     def prepare(self, group):

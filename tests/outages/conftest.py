@@ -23,14 +23,14 @@ def groups(request, tmp_path_factory):
     # Three quarters of an outage are longer than the promise.
     promise = min(30.0, seconds / 4)
     folder = tmp_path_factory.mktemp("outages")
-    groups = []
+    groups = [Group(outage(), folder, seconds, promise) for outage in OUTAGES]
     try:
-        for outage in OUTAGES:
-            groups.append(Group(outage(), folder, seconds, promise))
+        for group in groups:
+            group.start()
         for group in groups:
             group.wait_published()
         over = threading.Event()
-        watch = threading.Thread(target=look_at_beats, args=(groups, over))
+        watch = threading.Thread(target=look_at_beats, args=(groups, over), daemon=True)
         watch.start()
         with ThreadPoolExecutor(len(groups)) as pool:
             for done in [pool.submit(group.run) for group in groups]:

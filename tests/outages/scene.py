@@ -45,7 +45,11 @@ class Server:
         command = [harness.REDIS_SERVER, "--port", self.port, "--bind", "127.0.0.1", "--unixsocket", socket_path]
         self.program = harness.Program([*command, "--dir", self.folder, "--save", "", "--appendonly", "no"])
         self.client = redis.Redis(unix_socket_path=str(socket_path), socket_timeout=5, decode_responses=True)
-        harness.until(self.answers, what="redis-server answers")
+        try:
+            harness.until(self.answers, what="redis-server answers")
+        except AssertionError:
+            self.kill()
+            raise
 
     def answers(self):
         if self.program.process.poll() is not None:
@@ -131,18 +135,21 @@ class Group:
     def __init__(self, outage, folder, seconds, promise):
         self.outage, self.name, self.seconds, self.promise = outage, outage.name, seconds, promise
         self.folder = folder / outage.name
-        self.folder.mkdir()
-        self.server = Server(self.folder)
-        self.proxy = None
-        self.beats = {}
+        self.server = self.proxy = None
+        self.workers, self.beats = [], {}
         self.live, self.ready, self.cluster, self.returns = [], [], [], []
         self.tasks, self.counters = [], []
         self.begun = self.ended = self.over = None
         self.failure = None
         self._looking = threading.Event()
         self._looking.set()
-        outage.prepare(self)
-        self.workers = [self._worker(n) for n in range(WORKERS)]
+
+    def start(self):
+        self.folder.mkdir()
+        self.server = Server(self.folder)
+        self.outage.prepare(self)
+        for n in range(WORKERS):
+            self.workers.append(self._worker(n))
 
     def _worker(self, n):
         file = self.folder / f"beat-{n}"
@@ -240,7 +247,8 @@ class Group:
                 worker.end()
         if self.proxy:
             self.proxy.end()
-        self.server.kill()
+        if self.server:
+            self.server.kill()
 
     # --- what it amounts to ---------------------------------------------------------------------------------------
 

@@ -144,7 +144,8 @@ fn a_denial_within_a_script_is_one_in_the_words_of_every_server() {
         Refusal { code: "ERR".to_owned(), details: details.to_owned(), kind: None }.at("h:1").kind()
     };
     // Redis 7.0, Valkey 9.1.
-    let old = "The user executing the script can't run this command or subcommand script: 3c67, on @user_script:1.";
+    let old =
+        "The user executing the script can't run this command or subcommand script: 3c67, on @user_script:1.";
     let new = "ACL failure in script: User a has no permissions to run the 'set' command script: on @user_script:1.";
     assert_eq!(kind(old), ErrorKind::Denied);
     assert_eq!(kind(new), ErrorKind::Denied);
