@@ -336,7 +336,7 @@ impl Settings {
         match member {
             None => Some("is not there".to_owned()),
             Some(member) if !self.counts_here(&member.host) => Some(format!("is on host {}", member.host)),
-            Some(member) if !is_fresh(member) => Some(format!("silent for {}", Human(member.age_ms))),
+            Some(member) if !member.is_fresh() => Some(format!("silent for {}", Human(member.age_ms))),
             Some(member) if self.policy.want == Want::Ready && !member.takes_work => {
                 let judgement = member.judge(None);
                 Some(format!("takes no work ({}: {judgement})", judgement.verdict))
@@ -477,7 +477,7 @@ impl Listed {
             host: member.host.clone(),
             verdict: member.judge(None).verdict,
             age_ms: member.age_ms,
-            fresh: is_fresh(member),
+            fresh: member.is_fresh(),
             takes_work: member.takes_work,
             queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
         }
@@ -492,11 +492,6 @@ impl Listed {
         };
         (rank, &self.worker, self.age_ms)
     }
-}
-
-/// Whether a worker has beaten within its promise, as Redis counts it.
-pub fn is_fresh(member: &Member) -> bool {
-    member.age_ms < member.promise_ms
 }
 
 /// Reads all members, page by page, and keeps what `keep` makes of them, `most` at most; whether there are more.
