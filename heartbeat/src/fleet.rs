@@ -18,11 +18,12 @@
 //! ```
 
 mod client;
+mod connection;
 mod error;
 mod keys;
 mod news;
 mod socket;
-mod tls;
+pub mod tls;
 mod url;
 
 use std::collections::HashSet;
@@ -35,6 +36,7 @@ use std::time::Instant;
 use redis::{Cmd, Value, cmd};
 
 use self::client::{Answer, Ask, Client, text};
+pub use self::connection::Connection;
 pub use self::error::{Error, ErrorKind};
 use self::keys::Keys;
 pub use self::news::{Beat, Fleets, News};

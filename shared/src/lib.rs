@@ -3,7 +3,17 @@
 //! A check asks one question and gives an answer; how an answer is shown, on a command line or over HTTP, is the
 //! concern of who asked.
 
+#[cfg(feature = "run")]
+pub mod check;
 pub mod checks;
+#[cfg(feature = "run")]
+pub mod kind;
+#[cfg(feature = "run")]
+pub mod runner;
+#[cfg(feature = "run")]
+pub mod settings;
 mod status;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use status::Status;

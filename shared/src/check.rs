@@ -1,0 +1,114 @@
+//! What a check is: one question to one dependency, asked again and again.
+//!
+//! A check knows nothing of how its answer is shown, of other checks, or of what its failure counts for; it is asked
+//! by whoever runs it, with a deadline.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::status::Status;
+
+/// One question to one dependency.
+///
+/// A check is made once and asked often, by one asker at a time. It keeps what is worth keeping between two questions
+/// (a connection), notices by itself when that is no longer good, and is never wrong for its sake: a kept connection that
+/// has died is replaced within the same question.
+///
+/// Rules:
+/// - It does not block its thread: what must block is moved to one that may (`tokio::task::spawn_blocking`).
+/// - It does not outlive `deadline`. Who asks drops the future there, so whatever it began must end with it.
+/// - Every byte that a peer sends may mean harm, and any number of them may come.
+/// - It leaves nothing behind at the dependency, however it ends.
+#[async_trait::async_trait]
+pub trait Check: Send + Sync {
+    /// Asks, and says nothing where all is well.
+    async fn run(&self, deadline: Instant) -> Result<(), Failure>;
+
+    /// How old an answer may be that is given again instead of asking: for what is too slow, too far away or too dear to be
+    /// asked in the path of a probe, such as somebody else's status page.
+    ///
+    /// Who keeps the check asks it by itself, so often, and tells the latest answer to all who want one; a command that
+    /// ends after one run asks it like any other. So the check itself asks and caches nothing.
+    fn refresh(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Why a check did not pass: words that anybody may read, and apart from them what happened, for the log.
+#[derive(Debug)]
+pub struct Failure {
+    status: Status,
+    reason: Cow<'static, str>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Failure {
+    /// The dependency is not as it should be.
+    ///
+    /// The reason is public. It consists of fixed words, numbers, and names that stand in the configuration; never of what
+    /// a peer or an error said. It is a sentence without capital and full stop, such as `2 migrations are not applied`.
+    pub fn failed(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: Status::Fail, reason: reason.into(), source: None }
+    }
+
+    /// It is good enough to work with, and somebody should look.
+    pub fn warning(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: Status::Warn, ..Self::failed(reason) }
+    }
+
+    /// Nobody can tell from here: the question could not be asked, for want of something on this side.
+    pub fn unknown(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { status: Status::Unknown, ..Self::failed(reason) }
+    }
+
+    /// The same, with what happened. It goes to the log and nowhere else; it must hold no secret all the same.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What it amounts to: anything but [`Status::Pass`].
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Why, for everyone.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// The reason alone.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// The most that is kept of an error's text.
+const LONGEST: usize = 2_000;
+
+/// An error and what caused it, on one line of bounded length. What only repeats the end of what it explains is left out.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source.filter(|_| text.len() < LONGEST) {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text.truncate(text.floor_char_boundary(LONGEST));
+    text.replace(char::is_control, " ")
+}
