@@ -4,6 +4,8 @@
 
 #[cfg(feature = "redis")]
 pub mod cluster;
+#[cfg(feature = "mail")]
+pub mod mail;
 #[cfg(feature = "run")]
 pub mod tcp;
 pub mod worker;
@@ -13,4 +15,8 @@ use crate::kind::Kind;
 
 /// Every kind of check that this build has, by name.
 #[cfg(feature = "run")]
-pub static KINDS: &[Kind] = &[Kind::of::<tcp::Tcp>()];
+pub static KINDS: &[Kind] = &[
+    #[cfg(feature = "mail")]
+    Kind::of::<mail::Mail>(),
+    Kind::of::<tcp::Tcp>(),
+];
