@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod cpu;
 #[cfg(feature = "run")]
 pub mod disk;
+#[cfg(feature = "mail")]
+pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
 #[cfg(feature = "run")]
@@ -27,6 +29,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
     Kind::of::<cpu::Cpu>(),
     Kind::of::<disk::Disk>(),
+    #[cfg(feature = "mail")]
+    Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
     Kind::of::<tcp::Tcp>(),
     Kind::of::<temperature::Temperature>(),
