@@ -239,7 +239,7 @@ impl Carrier {
         let Some((takes_work, posted)) = self.take() else { return false };
         let begun = Instant::now();
         let until = begun + self.pace.patience;
-        let beat = Beat { record: &self.record, line: &self.line, takes_work };
+        let beat = Beat { record: &self.record, line: &self.line, takes_work, age_ms: 0 };
         let outcome = self.fleet.publish(&[beat], until).and_then(|mut each| each.pop().unwrap_or(Ok(())));
         match outcome {
             Ok(()) => self.succeeded(takes_work),
