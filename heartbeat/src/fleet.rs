@@ -169,6 +169,9 @@ pub struct Losses {
     pub more: bool,
 }
 
+/// Members with the moments at which they are lost.
+type Scores = Vec<(Id, u64)>;
+
 /// Whether a worker of which its own record says this, and which is judged so, can take work.
 pub fn takes_work(record: &Record, verdict: Verdict) -> bool {
     matches!(record.status, Status::Idle | Status::Busy)
@@ -333,7 +336,7 @@ impl Fleet {
         cursor: &Cursor,
         size: usize,
         until: Instant,
-    ) -> Result<(u64, Vec<(Id, u64)>, Option<Cursor>), Error> {
+    ) -> Result<(u64, Scores, Option<Cursor>), Error> {
         let mut scan = cmd("ZSCAN");
         let size = size.clamp(1, MAX_PAGE);
         scan.arg(self.keys.workers()).arg(cursor.0.as_str()).arg("COUNT").arg(size);
@@ -413,7 +416,7 @@ impl Fleet {
 
     /// The server's clock, and those who are there, of which each has its score behind it. What is no worker of ours is
     /// left out.
-    fn scores(&self, time: &[Value], found: &[Value]) -> Result<(u64, Vec<(Id, u64)>), Error> {
+    fn scores(&self, time: &[Value], found: &[Value]) -> Result<(u64, Scores), Error> {
         let now_ms = time_ms(time).ok_or_else(|| self.garbled())?;
         let mut seen = HashSet::with_capacity(found.len() / 2);
         let mut scores = Vec::with_capacity(found.len() / 2);
