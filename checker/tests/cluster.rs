@@ -182,6 +182,21 @@ fn only_workers_of_a_host_count_where_one_is_named() {
     assert_eq!(ask(&server, "--host self --min 2").code, Some(1));
 }
 
+#[test]
+fn whose_record_was_evicted_still_counts_for_its_host_and_its_queues() {
+    let server = four_workers();
+    server.ask(&format!("DEL heartbeat:{{orders}}:stat:{:032x}", 2));
+    for (words, code) in [
+        ("--host web-1 --min 2 --queue mail:2 --queue pdf:1", 0),
+        ("--host web-1 --queue pdf:2", 1),
+        ("--for live --queue mail:3", 0),
+        ("--for live --queue mail:4", 1),
+    ] {
+        let told = ask(&server, words);
+        assert_eq!(told.code, Some(code), "{words}: {told:?}");
+    }
+}
+
 // --- real workers -----------------------------------------------------------------------------------------------
 
 #[test]
