@@ -2,14 +2,30 @@
 //!
 //! A new kind is a file and two lines here: its `mod`, and its place in [`KINDS`].
 
+#[cfg(feature = "run")]
+pub mod battery;
 #[cfg(feature = "redis")]
 pub mod cluster;
+#[cfg(feature = "run")]
+pub mod cpu;
+#[cfg(feature = "run")]
+pub mod disk;
+#[cfg(feature = "dns")]
+pub mod dns;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "mail")]
 pub mod mail;
+#[cfg(feature = "run")]
+pub mod memory;
 #[cfg(feature = "storage")]
 pub mod storage;
 #[cfg(feature = "run")]
 pub mod tcp;
+#[cfg(feature = "run")]
+pub mod temperature;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -18,9 +34,20 @@ use crate::kind::Kind;
 /// Every kind of check that this build has, by name.
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
+    Kind::of::<battery::Battery>(),
+    Kind::of::<cpu::Cpu>(),
+    Kind::of::<disk::Disk>(),
+    #[cfg(feature = "dns")]
+    Kind::of::<dns::Dns>(),
+    #[cfg(feature = "http")]
+    Kind::of::<http::Http>(),
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
+    Kind::of::<memory::Memory>(),
     #[cfg(feature = "storage")]
     Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),
+    Kind::of::<temperature::Temperature>(),
+    #[cfg(feature = "tls")]
+    Kind::of::<tls::Tls>(),
 ];

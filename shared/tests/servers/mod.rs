@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
+mod dnsmasq;
+mod nginx;
 mod objects;
 mod smtp;
 
@@ -20,6 +22,8 @@ use shared::check::Check;
 use shared::checks::KINDS;
 use tempfile::TempDir;
 
+pub use dnsmasq::Dnsmasq;
+pub use nginx::Nginx;
 pub use objects::{Azurite, S3};
 pub use smtp::Smtp;
 

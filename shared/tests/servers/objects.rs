@@ -33,9 +33,10 @@ impl S3 {
         let mut files = Vec::new();
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
-                match entry.file_type().unwrap().is_dir() {
-                    true => folders.push(entry.path()),
-                    false => files.push(entry.file_name().into_string().unwrap()),
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    files.push(entry.file_name().into_string().unwrap());
                 }
             }
         }
@@ -75,7 +76,7 @@ impl Azurite {
         let request = http::Request::put(&url).header("content-length", "0");
         let mut request = request.body(object_store::client::HttpRequestBody::empty()).unwrap();
         let credential = AzureCredential::AccessKey(AzureAccessKey::try_new(Self::KEY).unwrap());
-        AzureAuthorizer::new(&credential, Self::ACCOUNT).authorize(&mut request);
+        AzureAuthorizer::new(&credential, Self::ACCOUNT).try_authorize(&mut request).unwrap();
         let tls = shared::tls::client(&shared::settings::TlsFiles::default()).unwrap();
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
         let answer = client.put(&url).headers(request.headers().clone()).send().await.unwrap();

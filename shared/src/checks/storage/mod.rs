@@ -109,10 +109,10 @@ secret = "S3cret""#,
         };
         match (self.mode, &self.path) {
             (Mode::Exists, None) => {
-                mistakes.push(Mistake::of("path", "`exists` needs the `path` of an object"))
+                mistakes.push(Mistake::of("path", "`exists` needs the `path` of an object"));
             }
             (Mode::Write, Some(_)) => {
-                mistakes.push(Mistake::of("path", "this is for `exists`; `write` has a `prefix`"))
+                mistakes.push(Mistake::of("path", "this is for `exists`; `write` has a `prefix`"));
             }
             _ => {}
         }
