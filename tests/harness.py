@@ -18,6 +18,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 CHECKER = Path(os.environ.get("CHECKER_BIN", TARGET / "debug" / "checker")).absolute()
+# A server that takes Redis' settings: another one is `tests/run valkey`'s.
+REDIS_SERVER = os.environ.get("REDIS_SERVER", "redis-server")
 HEARTBEAT = Path(os.environ.get("HEARTBEAT_BIN", TARGET / "debug" / "heartbeat")).absolute()
 
 
@@ -187,7 +189,7 @@ class Redis(Program):
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         super().__init__(
-            ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
+            [REDIS_SERVER, "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
         )
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
