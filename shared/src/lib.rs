@@ -6,6 +6,8 @@
 #[cfg(feature = "run")]
 pub mod check;
 pub mod checks;
+#[cfg(feature = "django-q")]
+pub mod django_q;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
