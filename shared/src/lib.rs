@@ -14,6 +14,8 @@ pub mod kind;
 pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;
+#[cfg(feature = "sql")]
+pub mod sql;
 mod status;
 
 pub use status::Status;

@@ -3,3 +3,4 @@
 pub mod pickle;
 pub mod signature;
 pub mod stat;
+pub mod store;

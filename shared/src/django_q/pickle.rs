@@ -384,6 +384,7 @@ impl<'a> Machine<'a> {
         self.nodes.len() - 1
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "a step of the machine, as all others are")]
     fn push(&mut self, node: Node) -> Done {
         let id = self.add(node);
         self.stack.push(id);

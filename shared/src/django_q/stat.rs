@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::pickle::{Int, Node, Pickle};
+use super::pickle::{Id, Int, Node, Pickle, Unreadable};
 use super::signature::{Key, Refused};
 
 /// The most bytes that a stat may have as it is stored.
@@ -78,7 +78,7 @@ fn read(pickle: &Pickle, at_unix_s: u64) -> Option<Stat> {
         id: uuid(pickle, entry("cluster_id")?)?,
         host: entry("host").and_then(text).filter(|host| is_name(host))?.to_owned(),
         pid: entry("pid").and_then(number)?,
-        status: status(pickle, entry("status")?)?,
+        status: status(pickle, entry("status")?).ok()?,
         workers: entry("workers").and_then(length)?,
         at_unix_s,
     })
@@ -86,19 +86,24 @@ fn read(pickle: &Pickle, at_unix_s: u64) -> Option<Stat> {
 
 /// A name, or a lazy translation of one: `_lazy_proxy_unpickle(gettext, ("Idle",), {}, str)`. None but the first argument of
 /// `gettext` is the same in every language.
-fn status(pickle: &Pickle, node: &Node) -> Option<Option<String>> {
+fn status(pickle: &Pickle, node: &Node) -> Result<Option<String>, Unreadable> {
     let name = match node {
-        Node::None => return Some(None),
+        Node::None => return Ok(None),
         Node::Object { what, arguments, .. }
             if pickle.is_global(*what, "django.utils.functional", "_lazy_proxy_unpickle") =>
         {
-            let Node::Tuple(arguments) = pickle.node(*arguments) else { return None };
-            let Node::Tuple(arguments) = pickle.node(*arguments.get(1)?) else { return None };
-            text(pickle.node(*arguments.first()?))?
+            translated(pickle, *arguments)
         }
-        node => text(node)?,
+        node => text(node),
     };
-    is_name(name).then(|| Some(name.to_owned()))
+    let name = name.filter(|name| is_name(name)).ok_or(Unreadable)?;
+    Ok(Some(name.to_owned()))
+}
+
+fn translated(pickle: &Pickle, arguments: Id) -> Option<&str> {
+    let Node::Tuple(arguments) = pickle.node(arguments) else { return None };
+    let Node::Tuple(arguments) = pickle.node(*arguments.get(1)?) else { return None };
+    text(pickle.node(*arguments.first()?))
 }
 
 /// A `uuid.UUID`: its state is its number.
@@ -199,8 +204,8 @@ mod tests {
             let stat =
                 Stat::open(word(vector, "payload").as_bytes(), &key, id_of(word(vector, "key"))).unwrap();
             let case = word(vector, "case");
-            let status = case.split('-').next().filter(|status| *status != "None");
-            assert_eq!(stat.status.as_deref(), status, "{case}");
+            let word = case.split('-').next().filter(|word| *word != "None");
+            assert_eq!(stat.status.as_deref(), word, "{case}");
             let host = if case.contains("unicode") { "hôte-é" } else { "host-a" };
             assert_eq!((stat.host.as_str(), stat.pid), (host, 4_242), "{case}");
             assert_eq!((stat.workers, stat.at_unix_s), (3, 1_795_190_629), "{case}");
