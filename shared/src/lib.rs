@@ -11,11 +11,15 @@ pub mod django_q;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
+pub mod node;
+#[cfg(feature = "run")]
 pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;
 #[cfg(feature = "sql")]
 pub mod sql;
 mod status;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use status::Status;

@@ -2,10 +2,22 @@
 //!
 //! A new kind is a file and two lines here: its `mod`, and its place in [`KINDS`].
 
+#[cfg(feature = "run")]
+pub mod battery;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
+pub mod cpu;
+#[cfg(feature = "run")]
+pub mod disk;
+#[cfg(feature = "mail")]
+pub mod mail;
+#[cfg(feature = "run")]
+pub mod memory;
+#[cfg(feature = "run")]
 pub mod tcp;
+#[cfg(feature = "run")]
+pub mod temperature;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -13,4 +25,13 @@ use crate::kind::Kind;
 
 /// Every kind of check that this build has, by name.
 #[cfg(feature = "run")]
-pub static KINDS: &[Kind] = &[Kind::of::<tcp::Tcp>()];
+pub static KINDS: &[Kind] = &[
+    Kind::of::<battery::Battery>(),
+    Kind::of::<cpu::Cpu>(),
+    Kind::of::<disk::Disk>(),
+    #[cfg(feature = "mail")]
+    Kind::of::<mail::Mail>(),
+    Kind::of::<memory::Memory>(),
+    Kind::of::<tcp::Tcp>(),
+    Kind::of::<temperature::Temperature>(),
+];
