@@ -199,10 +199,11 @@ fn walk(connection: &mut Connection, list_key: &str, until: Instant) -> Result<V
     let pattern = format!("{}:*", literally(list_key));
     let mut ids = HashSet::new();
     let mut cursor = b"0".to_vec();
-    loop {
+    for step in 0_u64.. {
         let mut command = cmd("SCAN");
         command.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(STEP);
-        let answer = connection.ask(&[command], until)?.into_iter().next().transpose()?;
+        let answer = connection.ask(&[command], until).map_err(|error| unfinished(error, step))?;
+        let answer = answer.into_iter().next().transpose()?;
         let Some(Value::Array(parts)) = answer else { return Err(garbled()) };
         let [Value::BulkString(next), Value::Array(keys)] = parts.as_slice() else { return Err(garbled()) };
         for key in keys.iter().filter_map(text) {
@@ -213,9 +214,20 @@ fn walk(connection: &mut Connection, list_key: &str, until: Instant) -> Result<V
         }
         cursor.clone_from(next);
         if cursor == b"0" {
-            return Ok(ids.into_iter().collect());
+            break;
         }
     }
+    Ok(ids.into_iter().collect())
+}
+
+/// A walk that has begun and did not come to its end in time is mostly one through too many keys.
+fn unfinished(error: fleet::Error, steps: u64) -> Untold {
+    if error.kind() == fleet::ErrorKind::TimedOut && steps > 0 {
+        let keys = steps.saturating_mul(STEP as u64);
+        let reason = format!("Redis holds too many keys to be searched in time: about {keys} were");
+        return Untold { reason, detail: Some(error.to_string()) };
+    }
+    error.into()
 }
 
 /// A text in a pattern, as it stands.
@@ -277,11 +289,14 @@ fn too_many() -> Untold {
     Untold::new(format!("there are more than {MOST_STATS} stats"))
 }
 
+fn no_list() -> Untold {
+    Untold::new("what the cache has in the place of Django-Q's list of stats is no list")
+}
+
 /// The ids in a cache's pickled list of keys. A key that is none of Django-Q's is left out.
 fn ids(pickled: &[u8], list_key: &str) -> Result<Vec<Uuid>, Untold> {
-    let none = || Untold::new("what the cache has in the place of Django-Q's list of stats is no list");
-    let pickle = Pickle::parse(pickled).map_err(|_| none())?;
-    let Node::List(items) = pickle.root() else { return Err(none()) };
+    let pickle = Pickle::parse(pickled).map_err(|_| no_list())?;
+    let Node::List(items) = pickle.root() else { return Err(no_list()) };
     let ids: HashSet<_> = items
         .iter()
         .filter_map(|id| match pickle.node(*id) {
@@ -334,7 +349,8 @@ impl TableStore {
     fn list(&mut self, list_key: &str, until: Instant) -> Result<Option<Vec<u8>>, Untold> {
         let key = self.keys.key(list_key);
         let (_, rows) = self.select(std::slice::from_ref(&key), until)?;
-        Ok(rows.into_iter().next().and_then(|(_, value)| decoded(&value)))
+        let listed = rows.into_iter().next().map(|(_, value)| decoded(&value).ok_or_else(no_list));
+        listed.transpose()
     }
 
     fn read(&mut self, keys: impl Iterator<Item = String>, until: Instant) -> Result<Look, Untold> {

@@ -12,13 +12,14 @@
 //! past its timeout, and counts what is queued. It does not prove that a worker process, the pusher or the monitor turns:
 //! one that is stopped or hangs without a timeout is alive to the guard, and so it is here.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use heartbeat::duration::Human;
 use heartbeat::verdict::Verdict;
 
-use super::{Answer, Facts, Listed, Missing, Question, Roll, Silent};
+use super::{Answer, Facts, Listed, MOST_LOST, Missing, NAMED_IN_A_SENTENCE, Question, Roll, Silent};
 use crate::checks::worker::Want;
 use crate::django_q::signature::Key;
 use crate::django_q::stat::{NoStat, Stat, Uuid};
@@ -152,9 +153,7 @@ impl Settings {
         let roll = Roll::new(workers, false);
         let (mut facts, refused) = (self.facts(&roll), refusals(found));
         facts.missing = self.missing(found, &roll);
-        facts.remarks.extend(
-            found.skewed.iter().map(|(host, off)| format!("the clock of {host} is {} off", Human(*off))),
-        );
+        facts.remarks.extend(clocks(found));
         if roll.workers.is_empty() {
             let nobody =
                 "Django-Q tells of no cluster of this name: none runs, or its stats are kept elsewhere";
@@ -217,6 +216,7 @@ impl Settings {
             })
             .collect();
         facts.lost_count = u64::try_from(facts.lost.len()).unwrap_or(u64::MAX);
+        facts.lost.truncate(MOST_LOST);
         facts
     }
 
@@ -261,6 +261,13 @@ fn verdict(status: Option<&str>) -> Verdict {
         Some("Stopped") => Verdict::Stopped,
         _ => Verdict::Unknown,
     }
+}
+
+/// The hosts whose clocks are wrong, a few of them.
+fn clocks(found: &Found) -> Vec<String> {
+    let hosts: BTreeMap<_, _> = found.skewed.iter().map(|(host, off)| (host, off)).collect();
+    let told = hosts.iter().take(NAMED_IN_A_SENTENCE);
+    told.map(|(host, off)| format!("the clock of {host} is {} off", Human(**off))).collect()
 }
 
 /// How many stats are refused, by the reason.
