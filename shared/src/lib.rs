@@ -11,6 +11,8 @@ pub mod django_q;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
+pub mod net;
+#[cfg(feature = "run")]
 pub mod node;
 #[cfg(feature = "run")]
 pub mod runner;
