@@ -11,9 +11,9 @@ const VARIABLE: &str = "HEARTBEAT_REDIS_URL";
 #[derive(Clone)]
 pub struct Unread(String);
 
+#[cfg(any(feature = "celery", feature = "django-q"))]
 impl Unread {
-    /// The URL, with whatever secret it holds.
-    #[cfg(feature = "django-q")]
+    /// For who reads it, and never for showing.
     pub fn text(&self) -> &str {
         &self.0
     }

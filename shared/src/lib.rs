@@ -3,6 +3,8 @@
 //! A check asks one question and gives an answer; how an answer is shown, on a command line or over HTTP, is the
 //! concern of who asked.
 
+#[cfg(feature = "celery")]
+pub mod celery;
 #[cfg(feature = "run")]
 pub mod check;
 pub mod checks;

@@ -17,6 +17,8 @@ use crate::exit::Exit;
 use crate::format::Format;
 use crate::{deadline, redis, stream};
 
+#[cfg(feature = "celery")]
+mod celery;
 #[cfg(feature = "django-q")]
 mod django_q;
 mod fleet;
@@ -43,14 +45,19 @@ with --format nagios: 0 OK, 2 CRITICAL, 3 UNKNOWN.";
 enum Source {
     /// The workers, by their beats in Redis.
     Heartbeat,
+    /// Celery's workers, over their broker.
+    #[cfg(feature = "celery")]
+    Celery,
     /// Django-Q2, by its own stats.
     #[cfg(feature = "django-q")]
     DjangoQ,
 }
 
 impl Source {
-    const ALL: [Self; 1 + cfg!(feature = "django-q") as usize] = [
+    const ALL: [Self; 1 + cfg!(feature = "celery") as usize + cfg!(feature = "django-q") as usize] = [
         Self::Heartbeat,
+        #[cfg(feature = "celery")]
+        Self::Celery,
         #[cfg(feature = "django-q")]
         Self::DjangoQ,
     ];
@@ -58,6 +65,8 @@ impl Source {
     fn as_str(self) -> &'static str {
         match self {
             Self::Heartbeat => "heartbeat",
+            #[cfg(feature = "celery")]
+            Self::Celery => shared::checks::cluster::celery::Settings::SOURCE,
             #[cfg(feature = "django-q")]
             Self::DjangoQ => "django-q",
         }
@@ -90,6 +99,9 @@ pub struct Args {
     /// [default: `$DJANGO_Q_REDIS_URL`]
     #[arg(long, value_name = "URL")]
     redis: Option<redis::Unread>,
+    #[cfg(feature = "celery")]
+    #[command(flatten)]
+    celery: celery::Args,
     /// How many workers must be there at least [default: 1]
     #[arg(long, value_name = "N")]
     min: Option<u64>,
@@ -150,11 +162,25 @@ pub fn run(args: &Args) -> Exit {
 
 impl Args {
     fn ask(&self) -> Result<Box<dyn Ask>, String> {
+        self.refuse_foreign()?;
         match self.source {
             Source::Heartbeat => Ok(Box::new(fleet::ask(self)?)),
+            #[cfg(feature = "celery")]
+            Source::Celery => Ok(Box::new(celery::ask(self)?)),
             #[cfg(feature = "django-q")]
             Source::DjangoQ => Ok(Box::new(django_q::ask(self)?)),
         }
+    }
+
+    /// An option of another source would be of no effect.
+    fn refuse_foreign(&self) -> Result<(), String> {
+        #[cfg(feature = "celery")]
+        if self.source != Source::Celery
+            && let Some(option) = self.celery.given()
+        {
+            return Err(format!("{option} is for --source celery"));
+        }
+        Ok(())
     }
 
     /// What is asked of the source, which is at `place`: that is shown, and holds no secret.
