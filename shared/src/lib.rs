@@ -8,6 +8,8 @@ pub mod celery;
 #[cfg(feature = "run")]
 pub mod check;
 pub mod checks;
+#[cfg(feature = "django-q")]
+pub mod django_q;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
@@ -18,6 +20,8 @@ pub mod node;
 pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;
+#[cfg(feature = "sql")]
+pub mod sql;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -14,6 +14,8 @@ use crate::status::Status;
 
 #[cfg(feature = "celery")]
 pub mod celery;
+#[cfg(feature = "django-q")]
+pub mod django_q;
 pub mod fleet;
 
 /// The most workers that are listed, or counted one by one: the bound of what one answer takes of memory.
