@@ -3,6 +3,8 @@
 //! A check asks one question and gives an answer; how an answer is shown, on a command line or over HTTP, is the
 //! concern of who asked.
 
+#[cfg(feature = "run")]
+pub mod blocking;
 #[cfg(feature = "celery")]
 pub mod celery;
 #[cfg(feature = "run")]
@@ -16,6 +18,8 @@ pub mod kind;
 pub mod net;
 #[cfg(feature = "run")]
 pub mod node;
+#[cfg(all(feature = "redis", feature = "run"))]
+pub mod redis;
 #[cfg(feature = "run")]
 pub mod runner;
 #[cfg(feature = "run")]

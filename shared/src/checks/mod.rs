@@ -4,6 +4,8 @@
 
 #[cfg(feature = "run")]
 pub mod battery;
+#[cfg(all(feature = "redis", feature = "run"))]
+pub mod cache;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
@@ -18,6 +20,8 @@ pub mod http;
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
+#[cfg(all(feature = "redis", feature = "run"))]
+pub mod redis;
 #[cfg(feature = "storage")]
 pub mod storage;
 #[cfg(feature = "run")]
@@ -35,6 +39,8 @@ use crate::kind::Kind;
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
+    #[cfg(feature = "redis")]
+    Kind::of::<cache::Cache>(),
     Kind::of::<cpu::Cpu>(),
     Kind::of::<disk::Disk>(),
     #[cfg(feature = "dns")]
@@ -44,6 +50,8 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
+    #[cfg(feature = "redis")]
+    Kind::of::<redis::Redis>(),
     #[cfg(feature = "storage")]
     Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),

@@ -3,7 +3,9 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
 mod dnsmasq;
+mod memcached;
 mod nginx;
+mod redis;
 mod objects;
 mod smtp;
 
@@ -23,7 +25,9 @@ use shared::checks::KINDS;
 use tempfile::TempDir;
 
 pub use dnsmasq::Dnsmasq;
+pub use memcached::Memcached;
 pub use nginx::Nginx;
+pub use redis::Redis;
 pub use objects::{Azurite, S3};
 pub use smtp::Smtp;
 
