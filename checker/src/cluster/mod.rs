@@ -162,7 +162,8 @@ pub fn run(args: &Args) -> Exit {
 
 impl Args {
     fn ask(&self) -> Result<Box<dyn Ask>, String> {
-        self.refuse_foreign()?;
+        #[cfg(feature = "celery")]
+        self.refuse_celery()?;
         match self.source {
             Source::Heartbeat => Ok(Box::new(fleet::ask(self)?)),
             #[cfg(feature = "celery")]
@@ -172,15 +173,13 @@ impl Args {
         }
     }
 
-    /// An option of another source would be of no effect.
-    fn refuse_foreign(&self) -> Result<(), String> {
-        #[cfg(feature = "celery")]
-        if self.source != Source::Celery
-            && let Some(option) = self.celery.given()
-        {
-            return Err(format!("{option} is for --source celery"));
+    /// An option of Celery's would be of no effect on another source.
+    #[cfg(feature = "celery")]
+    fn refuse_celery(&self) -> Result<(), String> {
+        match self.celery.given() {
+            Some(option) if self.source != Source::Celery => Err(format!("{option} is for --source celery")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What is asked of the source, which is at `place`: that is shown, and holds no secret.
