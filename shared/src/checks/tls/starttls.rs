@@ -140,7 +140,7 @@ mod tests {
         ];
         for (with, says) in refusing {
             let (agreed, ..) = begun(with, says).await;
-            assert!(!agreed, "{with:?}: {:.40}", says);
+            assert!(!agreed, "{with:?}: {says:.40}");
         }
     }
 }
