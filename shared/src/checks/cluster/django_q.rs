@@ -173,6 +173,7 @@ impl Settings {
             fresh,
             takes_work,
             queues: Vec::new(),
+            tasks: None,
         };
         match known {
             Known::Stat(stat) => {
@@ -189,6 +190,7 @@ impl Settings {
                 fresh: false,
                 takes_work: false,
                 queues: Vec::new(),
+                tasks: None,
             },
         }
     }
