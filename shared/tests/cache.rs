@@ -30,7 +30,7 @@ async fn a_redis_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     let redis = cache(&server.url());
     assert_eq!(ask(&*redis).await, Ok(()));
     assert_eq!(server.ask("DBSIZE"), ":0");
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*redis).await.unwrap_err().split(':').next(), Some("Redis did not answer in time"));
     server.program.signal(Signal::SIGCONT);
     assert_eq!(ask(&*redis).await, Ok(()));
@@ -79,7 +79,7 @@ async fn what_is_denied_is_told_and_a_value_that_cannot_be_deleted_expires() {
     assert_eq!(server.ask("DBSIZE"), ":0");
     server.ask("ACL SETUSER probe -del");
     assert_eq!(reason(&*with("probe:S3cret@")).await, denied("DEL"));
-    let left: u64 = server.ask("EVAL return(redis.call('PTTL',redis.call('RANDOMKEY'))) 0")[1..].parse().unwrap();
+    let left: u64 = server.ask("EVAL \"return redis.call('PTTL', redis.call('RANDOMKEY'))\" 0")[1..].parse().unwrap();
     assert!((1..=60_000).contains(&left), "{left}");
 }
 
@@ -94,7 +94,7 @@ async fn a_memcached_that_dies_or_freezes_fails_and_one_that_comes_back_passes()
     }
     assert_eq!(server.number("total_connections"), connections + 1, "one of them is the test's own");
     assert_eq!((server.number("curr_items"), server.number("cmd_set")), (0, 11));
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*to).await, Err("timed out".to_owned()));
     server.program.signal(Signal::SIGCONT);
     assert_eq!(ask(&*to).await, Ok(()));

@@ -27,7 +27,7 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     let mut server = Redis::start(&[]);
     let redis = check("redis", json!({ "url": server.url() }));
     assert_eq!(ask(&*redis).await, Ok(()));
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     let begun = Instant::now();
     let told = ask_briefly(&*redis).await.unwrap_err();
     assert!(told.starts_with("Redis did not answer in time: "), "{told}");

@@ -6,6 +6,7 @@ mod dnsmasq;
 mod memcached;
 mod nginx;
 mod redis;
+#[cfg(feature = "storage")]
 mod objects;
 mod smtp;
 
@@ -28,6 +29,7 @@ pub use dnsmasq::Dnsmasq;
 pub use memcached::Memcached;
 pub use nginx::Nginx;
 pub use redis::Redis;
+#[cfg(feature = "storage")]
 pub use objects::{Azurite, S3};
 pub use smtp::Smtp;
 
@@ -68,6 +70,17 @@ impl Program {
 
     pub fn signal(&self, signal: Signal) {
         killpg(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Stops it, and waits until all its threads stand.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let tasks = format!("/proc/{}/task", self.child.id());
+        until("a process that stands", || std::fs::read_dir(&tasks).unwrap().all(stands).then_some(()));
     }
 
     pub fn kill(&mut self) {
