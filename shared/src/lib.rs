@@ -10,6 +10,8 @@ pub mod checks;
 pub mod kind;
 #[cfg(feature = "run")]
 pub mod settings;
+#[cfg(feature = "database")]
+pub mod sql;
 mod status;
 
 pub use status::Status;
