@@ -18,10 +18,11 @@
 //! ```
 
 mod client;
+mod connection;
 mod error;
 mod keys;
 mod socket;
-mod tls;
+pub mod tls;
 mod url;
 
 use std::collections::HashSet;
@@ -34,6 +35,7 @@ use std::time::Instant;
 use redis::{Cmd, Value, cmd};
 
 use self::client::{Answer, Ask, Client, text};
+pub use self::connection::Connection;
 pub use self::error::{Error, ErrorKind};
 use self::keys::Keys;
 pub use self::url::{Invalid, Url};

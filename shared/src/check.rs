@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::status::Status;
 
@@ -25,6 +25,15 @@ use crate::status::Status;
 pub trait Check: Send + Sync {
     /// Asks, and says nothing where all is well.
     async fn run(&self, deadline: Instant) -> Result<(), Failure>;
+
+    /// How old an answer may be that is given again instead of asking: for what is too slow, too far away or too dear to be
+    /// asked in the path of a probe, such as somebody else's status page.
+    ///
+    /// Who keeps the check asks it by itself, so often, and tells the latest answer to all who want one; a command that
+    /// ends after one run asks it like any other. So the check itself asks and caches nothing.
+    fn refresh(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Why a check did not pass: words that anybody may read, and apart from them what happened, for the log.
@@ -83,4 +92,23 @@ impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
+}
+
+/// The most that is kept of an error's text.
+const LONGEST: usize = 2_000;
+
+/// An error and what caused it, on one line of bounded length. What only repeats the end of what it explains is left out.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source.filter(|_| text.len() < LONGEST) {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text.truncate(text.floor_char_boundary(LONGEST));
+    text.replace(char::is_control, " ")
 }

@@ -9,9 +9,13 @@ pub mod checks;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
+pub mod runner;
+#[cfg(feature = "run")]
 pub mod settings;
-#[cfg(feature = "database")]
+#[cfg(feature = "sql")]
 pub mod sql;
 mod status;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use status::Status;

@@ -41,7 +41,8 @@ pub fn cluster(answer: &cluster::Answer) -> String {
         ("lost_count", number(|facts| facts.lost_count)),
         ("missing", missing.collect()),
         ("queues", queues.into()),
-        ("redis", answer.place.as_str().into()),
+        ("source", answer.source.into()),
+        ("place", answer.place.as_str().into()),
     ];
     if let Some(roll) = &answer.roll {
         object.push(("workers", roll.workers.iter().map(listed).collect()));

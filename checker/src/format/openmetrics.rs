@@ -124,13 +124,12 @@ impl Exposition {
         const NAME: &str = "heartbeat_cluster_worker_verdict";
         self.family(NAME, "gauge", "1 for the verdict of each worker.");
         for listed in &roll.workers {
-            let id = listed.id.to_string();
-            let own = [
+            let mut own = vec![
                 ("worker", listed.worker.as_str()),
                 ("host", listed.host.as_str()),
-                ("id", id.as_str()),
                 ("verdict", listed.verdict.as_str()),
             ];
+            own.extend(listed.id.as_deref().map(|id| ("id", id)));
             self.sample(NAME, &own, 1);
         }
     }

@@ -29,7 +29,7 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// `STATUS: REASON (CLUSTER at REDIS)`, and where a list was asked for, a line for each worker.
+/// `STATUS: REASON (CLUSTER at PLACE)`, and where a list was asked for, a line for each worker.
 #[cfg(feature = "redis")]
 pub fn cluster(answer: &cluster::Answer) -> String {
     let mut text = format!("{}\n", Plain(ClusterLine(answer)));
@@ -67,7 +67,8 @@ pub fn table(roll: &cluster::Roll) -> String {
         format!("{:wide$}  VERDICT        {:>8}  {:host_wide$}  QUEUES\n", "WORKER", "AGE", "HOST");
     for worker in &roll.workers {
         let [name, host] = names(worker);
-        let (verdict, age) = (worker.verdict.as_str(), Human(worker.age_ms).to_string());
+        let verdict = worker.verdict.as_str();
+        let age = worker.age_ms.map_or_else(|| "-".to_owned(), |age_ms| Human(age_ms).to_string());
         let line =
             format!("{name:wide$}  {verdict:13}  {age:>8}  {host:host_wide$}  {}", worker.queues.join(" "));
         text.push_str(Plain(&line).to_string().trim_end());

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::fleet::{Error, Fleet, Member, Url};
 use heartbeat::verdict::Verdict;
-use shared::checks::cluster::{drop_succeeded, is_fresh, read_all};
+use shared::checks::cluster::fleet::{drop_succeeded, is_fresh, read_all};
 
 use super::events::Wake;
 use super::row::{Account, Row};

@@ -207,6 +207,22 @@ impl Client {
         Ok(answers)
     }
 
+    /// A connection of its own on which everything arrives that is published on channels of these patterns.
+    pub fn subscribe(&mut self, patterns: &[String], until: Instant) -> Result<Ear, Error> {
+        let patience = Patience::new(until, &self.given_up);
+        let link = self.connect(&patience)?;
+        let place = link.host.as_ref().map_or_else(|| self.url.to_string(), Host::to_string);
+        let mut ear = Ear { link, place, given_up: Arc::clone(&self.given_up) };
+        ear.say(cmd("PSUBSCRIBE").arg(patterns), until)?;
+        // The server confirms each pattern; only then does silence mean anything.
+        for _ in patterns {
+            if ear.next(until)?.is_none() {
+                return Err(Error::new(ErrorKind::TimedOut, format!("{}: no answer in time", ear.place)));
+            }
+        }
+        Ok(ear)
+    }
+
     /// Which questions to ask once more, and how. All keys move together, so the first of them tells where to.
     fn way_on(&self, answers: &[Answer]) -> Option<(Vec<usize>, Way)> {
         let refused = |wanted: &dyn Fn(&Refusal) -> bool| -> Vec<usize> {
@@ -400,6 +416,35 @@ impl Client {
     }
 }
 
+/// A connection that has subscribed.
+pub struct Ear {
+    link: Link,
+    place: String,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Ear {
+    pub fn say(&mut self, command: &Cmd, until: Instant) -> Result<(), Error> {
+        self.link.stream.set_patience(Patience::new(until, &self.given_up));
+        let stream = &mut self.link.stream;
+        let said = stream.write_all(&command.get_packed_command()).and_then(|()| stream.flush());
+        said.map_err(|error| explain(&self.place, &error))
+    }
+
+    /// What arrives next; `None` where nothing has until then.
+    pub fn next(&mut self, until: Instant) -> Result<Option<Value>, Error> {
+        match self.link.read(1, &Patience::new(until, &self.given_up)) {
+            Ok(mut read) => match read.pop() {
+                Some(Err(refusal)) => Err(refusal.at(&self.place)),
+                Some(Ok(value)) => Ok(Some(value)),
+                None => Ok(None),
+            },
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
+            Err(error) => Err(explain(&self.place, &error)),
+        }
+    }
+}
+
 fn address(parts: &[Value]) -> Option<Host> {
     let [name, port] = parts else { return None };
     Some(Host { name: text(name)?.to_owned(), port: text(port)?.parse().ok()? })
@@ -461,6 +506,12 @@ impl Link {
         self.stream.set_patience(patience.clone());
         self.stream.write_all(bytes)?;
         self.stream.flush()?;
+        self.read(answers, patience)
+    }
+
+    /// Reads that many answers.
+    fn read(&mut self, answers: usize, patience: &Patience) -> io::Result<Vec<Answer>> {
+        self.stream.set_patience(patience.clone());
         let mut reader = Bounded { stream: &mut self.stream, left: MOST_BYTES, failure: None };
         let mut read = Vec::with_capacity(answers);
         for _ in 0..answers {

@@ -1,7 +1,8 @@
-//! TLS by rustls with ring, whatever provider the rest of the program uses.
+//! TLS by rustls with ring, whatever provider the rest of the program uses: to a Redis, and to whatever else takes the
+//! same files.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::pem::PemObject;
@@ -10,15 +11,30 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::error::{Error, ErrorKind};
 use super::socket::Paced;
-use super::url::Files;
+
+/// The PEM files of a TLS connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The only certificates to trust; without it, the system's.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate chain and its key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+impl Files {
+    /// The configuration of a client that uses these files, read now.
+    pub fn client_config(&self) -> Result<Arc<ClientConfig>, Error> {
+        Tls::load(self).map(|tls| tls.0)
+    }
+}
 
 /// How to encrypt a connection.
 #[derive(Clone, Debug)]
-pub struct Tls(Arc<ClientConfig>);
+pub(super) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
     /// Reads the certificates: anew for each connection, because they are renewed under a worker that runs for long.
-    pub fn load(files: &Files) -> Result<Self, Error> {
+    pub(super) fn load(files: &Files) -> Result<Self, Error> {
         let roots = match &files.ca {
             Some(path) => Arc::new(private_roots(path)?),
             None => system_roots()?,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::error::Error;
-use super::tls::Tls;
+use super::tls::{Files, Tls};
 
 /// A Redis, or several that act as one.
 ///
@@ -53,15 +53,6 @@ impl fmt::Display for Host {
             write!(f, "{}:{}", self.name, self.port)
         }
     }
-}
-
-/// The PEM files of a TLS connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Files {
-    /// The only certificates to trust; without it, the system's.
-    pub ca: Option<PathBuf>,
-    /// The client's certificate chain and its key.
-    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -175,6 +166,16 @@ impl Url {
     /// Whether the certificates that it names can be used.
     pub fn check_files(&self) -> Result<(), Error> {
         self.tls.as_ref().map_or(Ok(()), |files| Tls::load(files).map(drop))
+    }
+
+    /// The number of the database; 0 where the URL names none.
+    pub fn db(&self) -> u32 {
+        self.db
+    }
+
+    /// Whether it is a Redis Cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.servers, Servers::Cluster(_))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod cluster;
+mod connection;
 mod outages;
 mod reading;
 mod sentinel;

@@ -9,7 +9,7 @@ use sqlx::{
     PgConnection, Row as _, SqliteConnection,
 };
 
-use super::trouble::{Trouble, What};
+use super::trouble::{Trouble, What, contained};
 
 /// The most rows of an answer.
 const MOST_ROWS: usize = 100_000;
@@ -64,12 +64,15 @@ impl Connection {
     ///
     /// The text is the asker's own: nothing of it may come from elsewhere.
     pub async fn rows(&mut self, statements: &str) -> Result<Vec<Row>, Trouble> {
-        let rows = match self {
-            Self::Postgres(connection, _) => rows(connection, statements).await,
-            Self::Mysql(connection, _) => rows(connection, statements).await,
-            Self::Sqlite(connection) => rows(connection, statements).await,
-        };
-        rows.map_err(|error| Trouble::of(&error, false, self.secrets()))
+        match self {
+            Self::Postgres(connection, secrets) => {
+                contained(rows(connection, statements), false, &secrets.0).await
+            }
+            Self::Mysql(connection, secrets) => {
+                contained(rows(connection, statements), false, &secrets.0).await
+            }
+            Self::Sqlite(connection) => contained(rows(connection, statements), false, &[]).await,
+        }
     }
 
     /// The same for what gives one row.
@@ -81,24 +84,18 @@ impl Connection {
     }
 
     /// A file is opened anew each time: another one may have taken its place.
+    #[cfg(feature = "run")]
     pub(super) fn is_worth_keeping(&self) -> bool {
         !matches!(self, Self::Sqlite(_))
     }
 
     /// Ends it in order. What goes wrong now has no one to tell.
-    pub(super) async fn close(self) {
+    pub async fn close(self) {
         let _ = match self {
             Self::Postgres(connection, _) => connection.close().await,
             Self::Mysql(connection, _) => connection.close().await,
             Self::Sqlite(connection) => connection.close().await,
         };
-    }
-
-    fn secrets(&self) -> &[String] {
-        match self {
-            Self::Postgres(_, secrets) | Self::Mysql(_, secrets) => &secrets.0,
-            Self::Sqlite(_) => &[],
-        }
     }
 }
 

@@ -14,8 +14,7 @@ use sqlx::{ConnectOptions as _, Connection as _, MySqlConnection, PgConnection, 
 use tokio::sync::oneshot;
 
 use super::connection::{Connection, Secrets};
-use super::trouble::{Trouble, What};
-use crate::settings::Url;
+use super::trouble::{Trouble, What, contained};
 
 /// What servers show as the name of who is connected.
 const NAME: &str = "checker";
@@ -82,8 +81,7 @@ impl Place {
     /// The place that a URL names, or what is wrong with it, as a sentence without secrets.
     ///
     /// `postgresql://`, `mysql://` and `sqlite:`, with the usual other names of them, and a driver's name after a `+`.
-    pub fn new(url: &Url, access: Access) -> Result<Self, String> {
-        let url = url.expose();
+    pub fn new(url: &url::Url, access: Access) -> Result<Self, String> {
         let driver = match url.scheme().split('+').next().unwrap_or_default() {
             "postgres" | "postgresql" | "postgis" => Driver::Postgres(Box::new(postgres(url)?)),
             "mysql" | "mariadb" | "mysql2" => Driver::Mysql(Box::new(mysql(url)?)),
@@ -102,14 +100,18 @@ impl Place {
         }
     }
 
-    pub(super) async fn connect(&self, deadline: Instant) -> Result<Connection, Trouble> {
-        let connected = match &self.driver {
-            Driver::Postgres(options) => PgConnection::connect_with(options)
-                .await
-                .map(|connection| Connection::Postgres(connection, self.secrets.clone())),
-            Driver::Mysql(options) => MySqlConnection::connect_with(options)
-                .await
-                .map(|connection| Connection::Mysql(connection, self.secrets.clone())),
+    /// Connects and logs in. A server is waited for until the future is dropped; a lock of a file ends before `deadline`.
+    pub async fn connect(&self, deadline: Instant) -> Result<Connection, Trouble> {
+        let secrets = &self.secrets;
+        match &self.driver {
+            Driver::Postgres(options) => {
+                let connection = contained(PgConnection::connect_with(options), true, &secrets.0).await?;
+                Ok(Connection::Postgres(connection, secrets.clone()))
+            }
+            Driver::Mysql(options) => {
+                let connection = contained(MySqlConnection::connect_with(options), true, &secrets.0).await?;
+                Ok(Connection::Mysql(connection, secrets.clone()))
+            }
             Driver::Sqlite { file, access, looking } => {
                 look(file, looking).await?;
                 let left = deadline.saturating_duration_since(Instant::now());
@@ -119,10 +121,9 @@ impl Place {
                     // What is locked is told, not waited for until the time is up.
                     .busy_timeout(left / 4 * 3)
                     .disable_statement_logging();
-                SqliteConnection::connect_with(&options).await.map(Connection::Sqlite)
+                contained(SqliteConnection::connect_with(&options), true, &[]).await.map(Connection::Sqlite)
             }
-        };
-        connected.map_err(|error| Trouble::of(&error, true, &self.secrets.0))
+        }
     }
 }
 
@@ -251,8 +252,7 @@ mod tests {
     use super::*;
 
     fn place(url: &str) -> Result<Place, String> {
-        let url: Url = serde_json::from_value(url.into()).expect("a URL");
-        Place::new(&url, Access::Read)
+        Place::new(&url::Url::parse(url).expect("a URL"), Access::Read)
     }
 
     #[test]

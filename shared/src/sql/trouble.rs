@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt as _;
 use sqlx::Error;
 use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
+#[cfg(feature = "run")]
 use crate::check::Failure;
 
 /// The most of a server's words that go into the log.
@@ -92,7 +95,7 @@ impl Trouble {
     }
 
     /// In the driver's or the server's words, which a hostile server may have filled with what it was sent.
-    pub(super) fn of(error: &Error, connecting: bool, secrets: &[String]) -> Self {
+    fn of(error: &Error, connecting: bool, secrets: &[String]) -> Self {
         let mut said: String = error.to_string().chars().take(MOST_WORDS).collect();
         for secret in secrets {
             said = said.replace(secret, "…");
@@ -109,9 +112,22 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
+#[cfg(feature = "run")]
 impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         Self::failed(trouble.what.reason()).because(trouble)
+    }
+}
+
+/// What the driver does, which slices what it reads without looking: that must cost no more than this one question.
+pub(super) async fn contained<T>(
+    work: impl Future<Output = Result<T, Error>>,
+    connecting: bool,
+    secrets: &[String],
+) -> Result<T, Trouble> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(done) => done.map_err(|error| Trouble::of(&error, connecting, secrets)),
+        Err(_) => Err(Trouble::new(What::Nonsense, "the driver panicked over it")),
     }
 }
 

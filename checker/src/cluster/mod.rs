@@ -1,13 +1,15 @@
-//! `checker cluster`: all workers of a cluster, judged by what they have told Redis.
+//! `checker cluster`: all workers of a cluster, judged by what a source tells of them.
 //!
-//! Arguments in, answer out; the question itself is `shared::checks::cluster`. No runtime, and one connection.
+//! Arguments in, answer out; the question itself is `shared::checks::cluster`. Here is what all sources share; what one
+//! alone takes stands in a file of its own.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
 use heartbeat::duration::Human;
 use nix::unistd::gethostname;
-use shared::checks::cluster::{Answer, Policy, Queue, Settings, Share};
+use shared::checks::cluster::{Answer, Policy, Question, Queue, Share};
 use shared::checks::worker::{Unknown, Want};
 
 use crate::arguments::{one_of, timeout};
@@ -15,7 +17,9 @@ use crate::exit::Exit;
 use crate::format::Format;
 use crate::{deadline, redis, stream};
 
-/// How long before the deadline Redis is given up, at most: then it can still be said what did not answer.
+mod fleet;
+
+/// How long before the deadline a source is given up, at most: then it can still be said what did not answer.
 const MARGIN: Duration = Duration::from_millis(750);
 
 const AFTER_HELP: &str = "\
@@ -29,13 +33,45 @@ $HEARTBEAT_REDIS_URL: an argument can be read by everyone on the machine.
 Exit status: 0 passed, 1 failed, 2 invalid arguments, 3 unexpected failure;
 with --format nagios: 0 OK, 2 CRITICAL, 3 UNKNOWN.";
 
-/// Judge a cluster by the beats of its workers in Redis
+/// Who tells of a cluster's workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The workers, by their beats in Redis.
+    Heartbeat,
+}
+
+impl Source {
+    const ALL: [Self; 1] = [Self::Heartbeat];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "heartbeat",
+        }
+    }
+}
+
+/// A question that is ready to be asked of its source.
+trait Ask {
+    /// What is asked.
+    fn question(&self) -> &Question;
+    /// Who did not answer, where nobody has in time.
+    fn asked(&self) -> &'static str;
+    /// What cannot be used of the files that the settings name.
+    fn check_files(&self) -> Result<(), String>;
+    /// Asks, and judges. Takes no longer than `until`.
+    fn answer(&self, until: Instant) -> Answer;
+}
+
+/// Judge a cluster by what its workers tell
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct Args {
     /// The cluster's name
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     name: String,
+    /// Who tells of the workers
+    #[arg(long, value_name = "SOURCE", default_value = "heartbeat", value_parser = one_of(Source::ALL, Source::as_str))]
+    source: Source,
     /// The Redis that the workers beat to [default: `$HEARTBEAT_REDIS_URL`]
     #[arg(long, value_name = "URL")]
     redis: Option<redis::Unread>,
@@ -80,23 +116,29 @@ pub struct Args {
 /// Asks, and shows the answer.
 pub fn run(args: &Args) -> Exit {
     let until = Instant::now() + args.timeout.saturating_sub(MARGIN.min(args.timeout * 3 / 10));
-    let settings = match args.settings() {
-        Ok(settings) => settings,
+    let ask = match args.ask() {
+        Ok(ask) => ask,
         Err(wrong) => return fail(args.format, &wrong, Exit::Invalid),
     };
-    if let Err(failure) = set_deadline(args, &settings) {
+    if let Err(failure) = set_deadline(args, ask.as_ref()) {
         return fail(args.format, &failure.to_string(), Exit::Unexpected);
     }
     // Behind the deadline, because a file may be a network away.
-    if let Err(wrong) = settings.url.check_files() {
-        return fail(args.format, &wrong.to_string(), Exit::Invalid);
+    if let Err(wrong) = ask.check_files() {
+        return fail(args.format, &wrong, Exit::Invalid);
     }
-    show(args.format, &settings.answer(&mut settings.fleet(), until))
+    show(args.format, &ask.answer(until))
 }
 
 impl Args {
-    fn settings(&self) -> Result<Settings, String> {
-        let url = redis::url(self.redis.as_ref())?;
+    fn ask(&self) -> Result<Box<dyn Ask>, String> {
+        match self.source {
+            Source::Heartbeat => Ok(Box::new(fleet::ask(self)?)),
+        }
+    }
+
+    /// What is asked of the source, which is at `place`: that is shown, and holds no secret.
+    fn question(&self, place: impl fmt::Display) -> Result<Question, String> {
         let share = self.min_percent.zip(self.expected);
         let policy = Policy {
             want: self.want,
@@ -107,8 +149,8 @@ impl Args {
             max_lost: self.max_lost,
         };
         let host = self.host.as_deref().map(host).transpose()?;
-        let settings = Settings::new(url, self.name.as_str());
-        Ok(Settings { policy, host, list: self.list, unknown: self.unknown, ..settings })
+        let question = Question::new(self.source.as_str(), place, self.name.as_str());
+        Ok(Question { policy, host, list: self.list, unknown: self.unknown, ..question })
     }
 }
 
@@ -137,9 +179,10 @@ fn host(name: &str) -> Result<String, String> {
     }
 }
 
-fn set_deadline(args: &Args, settings: &Settings) -> std::io::Result<()> {
+fn set_deadline(args: &Args, ask: &dyn Ask) -> std::io::Result<()> {
     let ms = u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX);
-    let late = settings.cannot_tell(format!("Redis told nothing within {}", Human(ms)), None);
+    let late = format!("{} told nothing within {}", ask.asked(), Human(ms));
+    let late = ask.question().cannot_tell(late, None);
     deadline::set(args.timeout, args.format.cluster(&late), args.format.cluster_exit(&late))
 }
 

@@ -1,0 +1,81 @@
+//! A connection on which anything may be asked: for who reads what other programs keep in a Redis or say through it.
+//!
+//! It is the connection that the fleet is read over, with all that it knows of servers, deadlines and bounds; what is
+//! asked is the caller's matter.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use redis::{Cmd, Value, cmd};
+
+use super::client::{Ask, Client, text};
+use super::error::{Error, ErrorKind};
+use super::url::Url;
+
+/// One Redis, to be asked anything. Connects at the first call and keeps the connection; one that has died meanwhile
+/// is replaced within the call, so what is asked may reach the server twice.
+pub struct Connection {
+    client: Client,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("url", self.client.url()).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Nothing is connected yet.
+    pub fn new(url: Url) -> Self {
+        Self { client: Client::new(url, Arc::new(AtomicBool::new(false))) }
+    }
+
+    /// Asks all at once and waits for all answers, in their order; each may be the server's refusal. All of them together
+    /// take 8 MiB at most.
+    pub fn ask(&mut self, commands: &[Cmd], until: Instant) -> Result<Vec<Result<Value, Error>>, Error> {
+        let questions: Vec<_> = commands.iter().cloned().map(Ask::Command).collect();
+        let answers = self.client.ask(&questions, until)?;
+        let place = self.client.place();
+        Ok(answers.into_iter().map(|answer| answer.map_err(|refusal| refusal.at(&place))).collect())
+    }
+
+    /// Hands what is published on channels of these patterns to `each`, over a connection of its own, until that says
+    /// that it is enough. A fifth of the time is kept to ask whether the server is still there at all: silence of one that
+    /// is frozen is an error, and not silence.
+    pub fn listen(
+        &mut self,
+        patterns: &[String],
+        until: Instant,
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let now = Instant::now();
+        let quiet = now + until.saturating_duration_since(now) * 4 / 5;
+        let mut ear = self.client.subscribe(patterns, until)?;
+        while let Some(message) = ear.next(quiet)? {
+            if let Some(payload) = payload(&message)
+                && each(payload).is_break()
+            {
+                return Ok(());
+            }
+        }
+        ear.say(&cmd("PING"), until)?;
+        while let Some(message) = ear.next(until)? {
+            if payload(&message).is_none() {
+                return Ok(());
+            }
+        }
+        Err(Error::new(ErrorKind::TimedOut, format!("{}: no answer in time", self.client.place())))
+    }
+}
+
+/// What was published, of the announcement `["pmessage", pattern, channel, payload]`.
+fn payload(message: &Value) -> Option<&[u8]> {
+    let Value::Array(parts) = message else { return None };
+    match parts.as_slice() {
+        [kind, _, _, Value::BulkString(payload)] if text(kind) == Some("pmessage") => Some(payload),
+        _ => None,
+    }
+}

@@ -1,0 +1,247 @@
+//! The workers of a cluster, by what they have told Redis.
+//!
+//! What a worker's record means is decided in `heartbeat`. Only counts are read where counts are enough: one round trip.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use heartbeat::duration::Human;
+use heartbeat::fleet::{Cursor, Error, Fleet, MAX_PAGE, Member, Url};
+
+use super::{Answer, Facts, Listed, MOST_LISTED, Missing, Question, Roll, Silent};
+use crate::checks::worker::Want;
+
+/// How many of the lost are named where nobody asked how many there may be.
+const NAMED_IN_PASSING: usize = 100;
+
+/// What is asked, and of which Redis.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The Redis that the workers beat to.
+    pub url: Url,
+    /// What is asked.
+    pub question: Question,
+}
+
+impl Settings {
+    /// The question whether at least one worker of the cluster can take work.
+    pub fn new(url: Url, cluster: impl Into<String>) -> Self {
+        let question = Question::new("heartbeat", &url, cluster);
+        Self { url, question }
+    }
+
+    /// The connection to ask over. It can be kept from one question to the next.
+    pub fn fleet(&self) -> Fleet {
+        Fleet::new(self.url.clone(), self.question.cluster.as_str())
+    }
+
+    /// Asks, and judges. Takes no longer than `until`.
+    pub fn answer(&self, fleet: &mut Fleet, until: Instant) -> Answer {
+        match self.learn(fleet, until) {
+            Ok((facts, roll)) => self.conclude(facts, roll),
+            Err(Untold::Redis(error)) => {
+                self.question.cannot_tell(error.kind().to_string(), Some(error.to_string()))
+            }
+            Err(Untold::TooMany) => {
+                let reason = format!("there are more than {MOST_LISTED} workers to be counted one by one");
+                self.question.cannot_tell(reason, None)
+            }
+        }
+    }
+
+    fn conclude(&self, mut facts: Facts, roll: Option<Roll>) -> Answer {
+        if facts.fresh == 0 && facts.lost_count == 0 {
+            facts.remarks.push("the cluster is empty: nobody beats, and nobody has of late".to_owned());
+        }
+        self.question.conclude(facts, roll)
+    }
+
+    fn learn(&self, fleet: &mut Fleet, until: Instant) -> Result<(Facts, Option<Roll>), Untold> {
+        let one_by_one = self.is_counted_one_by_one();
+        let roll = if one_by_one || self.question.list { Some(self.roll(fleet, until)?) } else { None };
+        let mut facts = match &roll {
+            Some(roll) if one_by_one && roll.more => return Err(Untold::TooMany),
+            Some(roll) if one_by_one => self.question.policy.tally(roll),
+            _ => self.count(fleet, until)?,
+        };
+        facts.missing = self.missing(fleet, until)?;
+        Ok((facts, roll))
+    }
+
+    /// Redis keeps no count for a host, nor for the workers of a queue that do not take work.
+    fn is_counted_one_by_one(&self) -> bool {
+        self.question.host.is_some()
+            || (self.question.policy.want == Want::Live && !self.question.policy.queues.is_empty())
+    }
+
+    fn roll(&self, fleet: &mut Fleet, until: Instant) -> Result<Roll, Error> {
+        let keep = |member: &Member| self.question.counts_here(&member.host).then(|| Listed::of(member));
+        let (mut workers, more) = read_all(fleet, MOST_LISTED, until, keep)?;
+        drop_succeeded(&mut workers, |listed| {
+            (&listed.worker, listed.fresh, listed.age_ms.unwrap_or_default())
+        });
+        Ok(Roll::new(workers, more))
+    }
+
+    fn count(&self, fleet: &mut Fleet, until: Instant) -> Result<Facts, Error> {
+        let queues: Vec<_> = self.question.policy.queues.iter().map(|queue| queue.name.as_str()).collect();
+        let counts = fleet.count(&queues, until)?;
+        let mut facts =
+            Facts { fresh: counts.fresh, ready: counts.ready, queues: counts.queues, ..Facts::default() };
+        if counts.lost > 0 {
+            let limit = if self.question.policy.max_lost.is_some() { MAX_PAGE } else { NAMED_IN_PASSING };
+            let losses = fleet.lost(limit, until)?;
+            let named = u64::try_from(losses.lost.len()).unwrap_or(u64::MAX);
+            let limit = u64::try_from(limit).unwrap_or(u64::MAX);
+            // Of those beyond the limit nobody knows which have started anew.
+            let beyond = if losses.more { counts.lost.saturating_sub(limit) } else { 0 };
+            facts.lost_count = named + beyond;
+            let silent = losses.lost.into_iter();
+            facts.lost =
+                silent.map(|lost| Silent { worker: lost.worker, silent_ms: lost.silent_ms }).collect();
+        }
+        Ok(facts)
+    }
+
+    fn missing(&self, fleet: &mut Fleet, until: Instant) -> Result<Vec<Missing>, Error> {
+        let mut missing = Vec::new();
+        for names in self.question.policy.expect.chunks(MAX_PAGE) {
+            let asked: Vec<_> = names.iter().map(String::as_str).collect();
+            let found = fleet.named(&asked, until)?;
+            let found: HashMap<_, _> = found.iter().map(|member| (member.worker.as_str(), member)).collect();
+            missing.extend(asked.iter().filter_map(|name| {
+                let why = self.why_missing(found.get(name).copied())?;
+                Some(Missing { worker: (*name).to_owned(), why })
+            }));
+        }
+        Ok(missing)
+    }
+
+    fn why_missing(&self, member: Option<&Member>) -> Option<String> {
+        match member {
+            None => Some("is not there".to_owned()),
+            Some(member) if !self.question.counts_here(&member.host) => {
+                Some(format!("is on host {}", member.host))
+            }
+            Some(member) if !is_fresh(member) => Some(format!("silent for {}", Human(member.age_ms))),
+            Some(member) if self.question.policy.want == Want::Ready && !member.takes_work => {
+                let judgement = member.judge(None);
+                Some(format!("takes no work ({}: {judgement})", judgement.verdict))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// Why there are no facts.
+enum Untold {
+    Redis(Error),
+    TooMany,
+}
+
+impl From<Error> for Untold {
+    fn from(error: Error) -> Self {
+        Self::Redis(error)
+    }
+}
+
+impl Listed {
+    fn of(member: &Member) -> Self {
+        Self {
+            id: Some(member.id.to_string()),
+            worker: member.worker.clone(),
+            host: member.host.clone(),
+            verdict: member.judge(None).verdict,
+            age_ms: Some(member.age_ms),
+            fresh: is_fresh(member),
+            takes_work: member.takes_work,
+            queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Whether a worker has beaten within its promise, as Redis counts it.
+pub fn is_fresh(member: &Member) -> bool {
+    member.age_ms < member.promise_ms
+}
+
+/// Reads all members, page by page, and keeps what `keep` makes of them, `most` at most; whether there are more.
+pub fn read_all<T>(
+    fleet: &mut Fleet,
+    most: usize,
+    until: Instant,
+    mut keep: impl FnMut(&Member) -> Option<T>,
+) -> Result<(Vec<T>, bool), Error> {
+    let mut kept = Vec::new();
+    let mut seen = HashSet::new();
+    let mut next = Some(Cursor::default());
+    while let Some(cursor) = next {
+        let page = fleet.members(&cursor, MAX_PAGE, until)?;
+        next = page.next;
+        for member in page.members {
+            // One may come twice.
+            let Some(value) = keep(&member) else { continue };
+            if !seen.insert(member.id) {
+                continue;
+            }
+            if kept.len() == most {
+                return Ok((kept, true));
+            }
+            kept.push(value);
+        }
+    }
+    Ok((kept, false))
+}
+
+/// Of a worker that went silent and has started anew since, or went silent more than once, only the latest stays.
+/// `of` gives a worker's name, whether it is fresh, and the age of its last beat.
+pub fn drop_succeeded<T>(workers: &mut Vec<T>, of: impl Fn(&T) -> (&str, bool, u64)) {
+    let mut latest: HashMap<String, u64> = HashMap::new();
+    for worker in workers.iter() {
+        let (name, _, age_ms) = of(worker);
+        match latest.get_mut(name) {
+            Some(least) => *least = age_ms.min(*least),
+            None => {
+                latest.insert(name.to_owned(), age_ms);
+            }
+        }
+    }
+    workers.retain(|worker| {
+        let (name, fresh, age_ms) = of(worker);
+        fresh || latest.get(name).is_none_or(|least| age_ms == *least)
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Status;
+
+    #[test]
+    fn empty_and_lost_are_told_apart() {
+        let settings = Settings::new("redis://me:S3cret@h:1".parse().unwrap(), "orders");
+        let empty = settings.conclude(Facts::default(), None);
+        assert!(empty.reason.contains("the cluster is empty"), "{}", empty.reason);
+        let silent = Silent { worker: "w0".to_owned(), silent_ms: 42_000 };
+        let all_lost =
+            settings.conclude(Facts { lost: vec![silent], lost_count: 1, ..Facts::default() }, None);
+        assert!(all_lost.reason.contains("orders@w0 silent for 42 s"), "{}", all_lost.reason);
+        assert!(!all_lost.reason.contains("empty"));
+        assert_eq!((empty.status, all_lost.status), (Status::Fail, Status::Fail));
+        assert!(!format!("{all_lost:?} {settings:?}").contains("S3cret"));
+    }
+
+    #[test]
+    fn of_a_worker_that_started_anew_only_the_latest_stays() {
+        let mut workers = vec![
+            ("a", false, 9),
+            ("a", true, 1),
+            ("b", false, 7),
+            ("b", false, 5),
+            ("c", true, 1),
+            ("c", true, 2),
+        ];
+        drop_succeeded(&mut workers, |worker| *worker);
+        assert_eq!(workers, [("a", true, 1), ("b", false, 5), ("c", true, 1), ("c", true, 2)]);
+    }
+}
