@@ -4,6 +4,10 @@
 
 #[cfg(feature = "redis")]
 pub mod cluster;
+#[cfg(feature = "database")]
+pub mod database;
+#[cfg(feature = "database")]
+pub mod migrations;
 #[cfg(feature = "run")]
 pub mod tcp;
 pub mod worker;
@@ -13,4 +17,10 @@ use crate::kind::Kind;
 
 /// Every kind of check that this build has, by name.
 #[cfg(feature = "run")]
-pub static KINDS: &[Kind] = &[Kind::of::<tcp::Tcp>()];
+pub static KINDS: &[Kind] = &[
+    #[cfg(feature = "database")]
+    Kind::of::<database::Settings>(),
+    #[cfg(feature = "database")]
+    Kind::of::<migrations::Settings>(),
+    Kind::of::<tcp::Tcp>(),
+];

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
@@ -136,6 +137,8 @@ fn what(error: &Error, connecting: bool) -> What {
         Error::Database(error) => said_by_database(error.as_ref()),
         // The driver's settings were looked at long ago: what is left are those of TLS, and a login that needs it.
         Error::Tls(_) | Error::Configuration(_) => What::Insecure,
+        // The kind that rustls gives to what it does not accept.
+        Error::Io(error) if connecting && error.kind() == io::ErrorKind::InvalidData => What::Insecure,
         Error::Io(_) if connecting => What::Unreachable,
         Error::Io(_) | Error::WorkerCrashed => What::Lost,
         _ => What::Nonsense,
