@@ -158,10 +158,10 @@ async fn a_replica_of_postgresql_is_told_from_its_primary_and_its_lag_while_repl
     let write = database(json!({ "url": replica.url(), "write": true }));
     assert_eq!(reason(&*write).await.as_deref(), Some("the database takes no writes"));
 
-    let lag = database(json!({ "url": replica.url(), "role": "replica", "max_lag": "400ms" }));
+    let lag = database(json!({ "url": replica.url(), "role": "replica", "max_lag": "2s" }));
     comes_to(&*lag, None).await;
     // The primary writes nothing for longer than that: no lag.
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(2200)).await;
     assert_eq!(ask(&*lag).await, Ok(()));
     // And the first transaction after that is no lag either.
     primary.sql("CREATE TABLE goods (id int)");
@@ -171,10 +171,10 @@ async fn a_replica_of_postgresql_is_told_from_its_primary_and_its_lag_while_repl
     until("a lag", || {
         (replica.sql("SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()") == "t").then_some(())
     });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(2200)).await;
     let told = ask(&*lag).await.expect_err("a lag");
     assert!(
-        told.starts_with("the replica is ") && told.ends_with(" behind, where 400 ms is allowed"),
+        told.starts_with("the replica is ") && told.ends_with(" behind, where 2 s is allowed"),
         "{told}"
     );
     replica.sql("SELECT pg_wal_replay_resume()");

@@ -244,7 +244,7 @@ impl Asks {
 }
 
 /// For how long a lag is looked at, at most.
-const LOOKS: Duration = Duration::from_secs(1);
+const LOOKS: Duration = Duration::from_secs(2);
 
 /// How long between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
