@@ -21,6 +21,7 @@ mod client;
 mod connection;
 mod error;
 mod keys;
+mod news;
 mod socket;
 pub mod tls;
 mod url;
@@ -38,12 +39,16 @@ use self::client::{Answer, Ask, Client, text};
 pub use self::connection::Connection;
 pub use self::error::{Error, ErrorKind};
 use self::keys::Keys;
+pub use self::news::{Beat, Fleets, News};
 pub use self::url::{Invalid, Url};
 use crate::record::{Corrupt, Id, MAX_BYTES, Record, Status, Tasks};
 use crate::verdict::{Evidence, Judgement, Machine, Process, Verdict, judge};
 
 /// The most members that one page can hold.
 pub const MAX_PAGE: usize = 1_000;
+
+/// Of how many members one command asks: about a quarter of a millisecond, in which the server serves nobody else.
+const PORTION: usize = 100;
 
 /// One cluster's keys in one Redis, for who publishes and who reads.
 ///
@@ -60,17 +65,6 @@ impl fmt::Debug for Fleet {
         let url = self.client.url();
         f.debug_struct("Fleet").field("cluster", &self.cluster).field("url", url).finish_non_exhaustive()
     }
-}
-
-/// What one beat says to Redis.
-#[derive(Clone, Copy, Debug)]
-pub struct Beat<'a> {
-    /// Who beats.
-    pub record: &'a Record,
-    /// That record as it is to be stored.
-    pub line: &'a [u8],
-    /// Whether the worker can take work: see [`takes_work`].
-    pub takes_work: bool,
 }
 
 /// How many workers were fresh at one moment.
@@ -127,11 +121,15 @@ pub struct Member {
     pub promise_ms: u64,
     /// Whether its last beat counted it among those that can take work.
     pub takes_work: bool,
+    lost_at_ms: u64,
+    now_ms: u64,
     found: Found,
 }
 
 #[derive(Clone, Debug)]
 enum Found {
+    /// Lost by the word of somebody who could see it.
+    Lost,
     /// Expired as it should be: what the index says, in the form of a record.
     Expired(Box<Record>),
     /// Evicted: Redis has dropped it before its time. Or something else stands there.
@@ -166,6 +164,9 @@ pub struct Losses {
     pub more: bool,
 }
 
+/// Members with the moments at which they are lost.
+type Scores = Vec<(Id, u64)>;
+
 /// Whether a worker of which its own record says this, and which is judged so, can take work.
 pub fn takes_work(record: &Record, verdict: Verdict) -> bool {
     matches!(record.status, Status::Idle | Status::Busy)
@@ -199,48 +200,24 @@ impl Fleet {
 
     /// Publishes beats, all in one round trip: one result for each. Safe to repeat.
     ///
-    /// The records' cluster is this one. Each beat's script is one atomic step of the server.
+    /// The records' cluster is this one, here and below. Each beat's script is one atomic step of the server.
     pub fn publish(&mut self, beats: &[Beat<'_>], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
-        let script = &*keys::BEAT;
-        let ask = |beat: &Beat<'_>| {
-            let record = beat.record;
-            let number = |number: u64| number.to_string().into_bytes();
-            let arguments = vec![
-                record.id.to_string().into_bytes(),
-                beat.line.to_vec(),
-                number(record.promise_ms),
-                number(beat.takes_work.into()),
-                record.worker.clone().into_bytes(),
-                record.host.clone().into_bytes(),
-                number(self.forget_ms),
-                number(keys::MOST_PRUNED),
-            ];
-            Ask::Script { script, keys: self.keys.of_worker(record.id, &record.queues), arguments }
-        };
-        let questions: Vec<_> = beats.iter().map(ask).collect();
-        self.ask_each(&questions, until)
+        let news: Vec<_> = beats.iter().map(|beat| News::Beat(*beat)).collect();
+        news::tell(&mut self.client, &news, self.forget_ms, until)
+    }
+
+    /// Says of workers that they are lost as of now, however long their promise, and for how many milliseconds each has been
+    /// silent: all in one round trip, one result for each. Safe to repeat. For who can see that their processes are no more.
+    pub fn lose(&mut self, lost: &[(&Record, u64)], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
+        let news = lost.iter().map(|(record, silent_ms)| News::Lost { record, silent_ms: *silent_ms });
+        let news: Vec<_> = news.collect();
+        news::tell(&mut self.client, &news, self.forget_ms, until)
     }
 
     /// Removes workers that have stopped, all in one round trip: one result for each. Safe to repeat.
     pub fn withdraw(&mut self, records: &[&Record], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
-        let script = &*keys::WITHDRAW;
-        let ask = |record: &&Record| {
-            let arguments = vec![record.id.to_string().into_bytes(), record.worker.clone().into_bytes()];
-            Ask::Script { script, keys: self.keys.of_worker(record.id, &record.queues), arguments }
-        };
-        let questions: Vec<_> = records.iter().map(ask).collect();
-        self.ask_each(&questions, until)
-    }
-
-    fn ask_each(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
-        let answers = self.client.ask(questions, until)?;
-        let place = self.client.place();
-        let outcome = |answer: Answer| match answer {
-            Ok(Value::Int(_)) => Ok(()),
-            Ok(_) => Err(garbled(&place)),
-            Err(refusal) => Err(refusal.at(&place)),
-        };
-        Ok(answers.into_iter().map(outcome).collect())
+        let news: Vec<_> = records.iter().map(|record| News::Stopped(record)).collect();
+        news::tell(&mut self.client, &news, self.forget_ms, until)
     }
 
     /// Counts the fresh workers, in one round trip that reads no record and whose cost hardly grows with their number.
@@ -272,6 +249,65 @@ impl Fleet {
     /// `size` is about how many there will be, at most [`MAX_PAGE`]. A member that was there all the time is on some page;
     /// one that came or went meanwhile may be. One may come twice.
     pub fn members(&mut self, cursor: &Cursor, size: usize, until: Instant) -> Result<Page, Error> {
+        let (now_ms, scores, next) = self.scan(cursor, size, until)?;
+        Ok(Page { members: self.fetch(now_ms, &scores, until)?, next })
+    }
+
+    /// The same page, of which only the members of this host are given, and of nobody else a record is read.
+    pub fn members_on(
+        &mut self,
+        host: &str,
+        cursor: &Cursor,
+        size: usize,
+        until: Instant,
+    ) -> Result<Page, Error> {
+        let (now_ms, mut scores, next) = self.scan(cursor, size, until)?;
+        let names = scores.chunks(PORTION).map(|scores| about_each("HMGET", self.keys.names(), scores));
+        let names: Vec<_> = names.collect();
+        let mut entries = Vec::with_capacity(scores.len());
+        for answer in self.client.ask(&names, until)? {
+            let [portion] = self.arrays([answer])?;
+            entries.extend(portion);
+        }
+        if entries.len() != scores.len() {
+            return Err(self.garbled());
+        }
+        let mut entries = entries.iter();
+        scores.retain(|(id, lost_at_ms)| {
+            let member = entries.next().and_then(|entry| self.member(now_ms, *id, *lost_at_ms, entry));
+            member.is_some_and(|member| member.host == host)
+        });
+        Ok(Page { members: self.fetch(now_ms, &scores, until)?, next })
+    }
+
+    /// Whether each of these members took work from this queue at its last beat, whatever has become of its record: one
+    /// round trip.
+    pub fn take_from(&mut self, queue: &str, members: &[Id], until: Instant) -> Result<Vec<bool>, Error> {
+        let members: Vec<_> = members.iter().map(|id| (*id, 0)).collect();
+        let key = self.keys.queue(queue);
+        let portions = members.chunks(PORTION).map(|members| about_each("ZMSCORE", key.clone(), members));
+        let mut questions = vec![Ask::Command(cmd("TIME"))];
+        questions.extend(portions);
+        let mut answers = self.client.ask(&questions, until)?.into_iter();
+        let [time] = self.arrays(&mut answers)?;
+        let now_ms = time_ms(&time).ok_or_else(|| self.garbled())?;
+        let mut take = Vec::with_capacity(members.len());
+        for answer in answers {
+            let [scores] = self.arrays([answer])?;
+            take.extend(
+                scores.iter().map(|score| moment(score).is_some_and(|lost_at_ms| lost_at_ms > now_ms)),
+            );
+        }
+        if take.len() == members.len() { Ok(take) } else { Err(self.garbled()) }
+    }
+
+    /// One page of the index: the server's clock, who is there with the moment at which it is lost, and what comes next.
+    fn scan(
+        &mut self,
+        cursor: &Cursor,
+        size: usize,
+        until: Instant,
+    ) -> Result<(u64, Scores, Option<Cursor>), Error> {
         let mut scan = cmd("ZSCAN");
         let size = size.clamp(1, MAX_PAGE);
         scan.arg(self.keys.workers()).arg(cursor.0.as_str()).arg("COUNT").arg(size);
@@ -283,7 +319,8 @@ impl Fleet {
         };
         let next = next.ok_or_else(|| self.garbled())?;
         let next = if next == "0" { None } else { Some(Cursor(next.to_owned())) };
-        Ok(Page { members: self.fetch(&time, found, until)?, next })
+        let (now_ms, scores) = self.scores(&time, found)?;
+        Ok((now_ms, scores, next))
     }
 
     /// The members of these names, with their records: two round trips. A name that is not known is left out.
@@ -292,7 +329,10 @@ impl Fleet {
         let arguments = workers.iter().map(|worker| worker.as_bytes().to_vec()).collect();
         let answer = self.array(Ask::Script { script: &keys::NAMED, keys, arguments }, until)?;
         match &answer[..] {
-            [Value::Array(time), Value::Array(found)] => self.fetch(time, found, until),
+            [Value::Array(time), Value::Array(found)] => {
+                let (now_ms, scores) = self.scores(time, found)?;
+                self.fetch(now_ms, &scores, until)
+            }
             _ => Err(self.garbled()),
         }
     }
@@ -345,51 +385,64 @@ impl Fleet {
         Ok(arrays)
     }
 
-    /// All that is known of these members, of which each has its score behind it. What is no worker of ours is left out.
-    fn fetch(&mut self, time: &[Value], found: &[Value], until: Instant) -> Result<Vec<Member>, Error> {
+    /// The server's clock, and those who are there, of which each has its score behind it. What is no worker of ours is
+    /// left out.
+    fn scores(&self, time: &[Value], found: &[Value]) -> Result<(u64, Scores), Error> {
         let now_ms = time_ms(time).ok_or_else(|| self.garbled())?;
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_capacity(found.len() / 2);
         let mut scores = Vec::with_capacity(found.len() / 2);
         for pair in found.chunks_exact(2) {
             let id = text(&pair[0]).and_then(Id::parse).filter(|id| seen.insert(*id));
             scores.extend(id.zip(moment(&pair[1])));
         }
+        Ok((now_ms, scores))
+    }
+
+    /// All that is known of these members.
+    fn fetch(&mut self, now_ms: u64, scores: &[(Id, u64)], until: Instant) -> Result<Vec<Member>, Error> {
         let mut members = Vec::with_capacity(scores.len());
         for scores in scores.chunks(MAX_PAGE) {
-            let stats: Vec<_> = scores.iter().map(|(id, _)| self.keys.stat(id)).collect();
-            let together = [Ask::Command(about("MGET", &stats))];
-            let answers = match self.facts(scores, together, until) {
+            let together = |stats: &[Vec<u8>]| vec![Ask::Command(about("MGET", stats))];
+            let (answers, a_portion) = match self.facts(scores, together, until) {
                 // Somebody has put something large there: no more of each than tells that it is too large.
                 Err(error) if error.kind() == ErrorKind::Garbled => {
-                    let apart = stats.iter().map(|key| {
+                    let start = |key: &Vec<u8>| {
                         let mut command = cmd("GETRANGE");
                         command.arg(key.as_slice()).arg(0).arg(MAX_BYTES);
                         Ask::Command(command)
-                    });
-                    self.facts(scores, apart, until)
+                    };
+                    let apart = |stats: &[Vec<u8>]| stats.iter().map(start).collect();
+                    (self.facts(scores, apart, until)?, 2 + PORTION)
                 }
-                answers => answers,
+                answers => (answers?, 3),
             };
-            self.make(now_ms, scores, answers?, &mut members)?;
+            let mut answers = answers.into_iter();
+            for scores in scores.chunks(PORTION) {
+                let answers: Vec<_> = answers.by_ref().take(a_portion).collect();
+                self.make(now_ms, scores, answers, &mut members)?;
+            }
         }
         Ok(members)
     }
 
-    /// The members' names, whether they take work, and the answers to what more is asked.
-    fn facts<'a>(
+    /// The members' names, whether they take work, and the answers to what more is asked, portion by portion: the answers
+    /// to one are read here while the server works on the next, which others' questions come between.
+    fn facts(
         &mut self,
         scores: &[(Id, u64)],
-        more: impl IntoIterator<Item = Ask<'a>>,
+        more: impl Fn(&[Vec<u8>]) -> Vec<Ask<'static>>,
         until: Instant,
     ) -> Result<Vec<Answer>, Error> {
-        let about_each = |command: &str, key: Vec<u8>| {
-            let mut words = vec![key];
-            words.extend(scores.iter().map(|(id, _)| id.to_string().into_bytes()));
-            Ask::Command(about(command, &words))
-        };
-        let mut questions =
-            vec![about_each("HMGET", self.keys.names()), about_each("ZMSCORE", self.keys.ready())];
-        questions.extend(more);
+        let mut questions = Vec::new();
+        for scores in scores.chunks(PORTION) {
+            let stats: Vec<_> = scores.iter().map(|(id, _)| self.keys.stat(id)).collect();
+            questions.push(about_each("HMGET", self.keys.names(), scores));
+            questions.push(about_each("ZMSCORE", self.keys.ready(), scores));
+            questions.extend(more(&stats));
+        }
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
         self.client.ask(&questions, until)
     }
 
@@ -411,8 +464,9 @@ impl Fleet {
             let Some(mut member) = self.member(now_ms, *id, *lost_at_ms, &entry) else { continue };
             member.takes_work = moment(&ready).is_some_and(|lost_at_ms| lost_at_ms > now_ms);
             match line {
+                _ if matches!(member.found, Found::Lost) => {}
                 Value::BulkString(line) if !line.is_empty() => member.found = self.read(*id, &line),
-                _ if member.age_ms <= member.promise_ms => member.found = Found::Evicted,
+                _ if member.is_fresh() => member.found = Found::Evicted,
                 _ => member.found = Found::Expired(Box::new(self.outline(&member))),
             }
             members.push(member);
@@ -430,7 +484,11 @@ impl Fleet {
             return None;
         }
         let mut entry = text(entry)?.splitn(3, '\n');
-        let promise_ms = entry.next()?.parse().ok()?;
+        let first = entry.next()?;
+        // Of who was called lost, for how long it had been silent then.
+        let (promise, silent) = first.split_once(' ').map_or((first, None), |(one, two)| (one, Some(two)));
+        let promise_ms: u64 = promise.parse().ok()?;
+        let silent_ms: Option<u64> = silent.map(str::parse).transpose().ok()?;
         let (worker, host) = (entry.next()?, entry.next()?);
         let printable = |name: &str| {
             let short = (1..=MAX_BYTES).contains(&name.len());
@@ -439,9 +497,10 @@ impl Fleet {
         if !printable(worker) || !printable(host) {
             return None;
         }
-        let age_ms = now_ms.saturating_add(promise_ms).saturating_sub(lost_at_ms);
+        let age_ms = now_ms.saturating_add(silent_ms.unwrap_or(promise_ms)).saturating_sub(lost_at_ms);
+        let found = if silent_ms.is_some() { Found::Lost } else { Found::Evicted };
         let (worker, host) = (worker.to_owned(), host.to_owned());
-        Some(Member { id, worker, host, age_ms, promise_ms, takes_work: false, found: Found::Evicted })
+        Some(Member { id, worker, host, age_ms, promise_ms, takes_work: false, lost_at_ms, now_ms, found })
     }
 
     /// What is known of a worker whose record has expired: enough to say how long it has been silent.
@@ -480,6 +539,12 @@ impl Fleet {
     }
 }
 
+fn about_each(command: &str, key: Vec<u8>, members: &[(Id, u64)]) -> Ask<'static> {
+    let mut words = vec![key];
+    words.extend(members.iter().map(|(id, _)| id.to_string().into_bytes()));
+    Ask::Command(about(command, &words))
+}
+
 fn about(command: &str, words: &[Vec<u8>]) -> Cmd {
     let mut command = cmd(command);
     for word in words {
@@ -511,11 +576,16 @@ fn garbled(place: &str) -> Error {
 }
 
 impl Member {
+    /// Whether it beats within its promise, as [`Counts::fresh`] counts it.
+    pub fn is_fresh(&self) -> bool {
+        self.lost_at_ms > self.now_ms
+    }
+
     /// Its record, where there is one.
     pub fn record(&self) -> Option<&Record> {
         match &self.found {
             Found::Record(record) => Some(record),
-            Found::Expired(_) | Found::Evicted | Found::Corrupt(_) => None,
+            Found::Lost | Found::Expired(_) | Found::Evicted | Found::Corrupt(_) => None,
         }
     }
 
@@ -527,9 +597,12 @@ impl Member {
         let (evidence, at_mono_ms) = match &self.found {
             Found::Record(record) | Found::Expired(record) => (Evidence::Record(record), record.at_mono_ms),
             Found::Corrupt(corrupt) => (Evidence::Corrupt(corrupt), 0),
+            Found::Lost => (Evidence::Lost { age_ms: self.age_ms }, 0),
             Found::Evicted => (Evidence::Unreadable(io::ErrorKind::NotFound), 0),
         };
-        let now_mono_ms = at_mono_ms.saturating_add(self.age_ms);
+        // In the millisecond in which its promise ends it is lost, as it is counted.
+        let least = if self.is_fresh() { 0 } else { self.promise_ms.saturating_add(1) };
+        let now_mono_ms = at_mono_ms.saturating_add(self.age_ms.max(least));
         let machine = Machine { now_mono_ms, boot: "", pid_ns: 0, process: Process::Unknown };
         judge(evidence, &machine, max_age_ms)
     }

@@ -9,6 +9,10 @@ pub mod checks;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
+pub mod net;
+#[cfg(feature = "run")]
+pub mod node;
+#[cfg(feature = "run")]
 pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;

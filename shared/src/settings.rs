@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use heartbeat::duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A text that nobody is shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -109,6 +109,69 @@ impl JsonSchema for Span {
     }
 }
 
+/// An amount of data: a whole number with a unit, such as `512KiB`, `100MiB` or `2GB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Size {
+    const UNITS: [(&str, u64); 9] = [
+        ("B", 1),
+        ("kB", 1_000),
+        ("KiB", 1 << 10),
+        ("MB", 1_000_000),
+        ("MiB", 1 << 20),
+        ("GB", 1_000_000_000),
+        ("GiB", 1 << 30),
+        ("TB", 1_000_000_000_000),
+        ("TiB", 1 << 40),
+    ];
+
+    /// The amount that a text says.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let (_, factor) = Self::UNITS.into_iter().find(|(name, _)| *name == unit)?;
+        number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
+    }
+}
+
+/// As it would be written, in the largest unit that gives a whole number.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |(_, factor): &(&str, u64)| self.0 != 0 && self.0.is_multiple_of(*factor);
+        let (unit, factor) = Self::UNITS.into_iter().rev().find(whole).unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / factor)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom("a size is a whole number with a unit, such as 100MiB"))
+    }
+}
+
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "Size".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]+(B|kB|KiB|MB|MiB|GB|GiB|TB|TiB)$" })
+    }
+}
+
 /// How a connection is encrypted, beyond what its URL says. The certificates that the system trusts are trusted where
 /// no `ca` is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -120,4 +183,29 @@ pub struct TlsFiles {
     pub cert: Option<PathBuf>,
     /// The private key (PEM) to `cert`.
     pub key: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_shown_as_people_write_them() {
+        let good = [
+            ("0B", 0),
+            ("7B", 7),
+            ("2kB", 2_000),
+            ("100MiB", 104_857_600),
+            ("3GB", 3_000_000_000),
+            ("1TiB", 1 << 40),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+        for text in ["", "1", "MiB", "1.5GiB", "-1B", "1 MiB", "1mib", "99999999TiB", "99999999999999999999B"]
+        {
+            assert_eq!(Size::parse(text), None, "{text:?}");
+        }
+    }
 }

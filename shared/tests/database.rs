@@ -173,10 +173,7 @@ async fn a_replica_of_postgresql_is_told_from_its_primary_and_its_lag_while_repl
     });
     tokio::time::sleep(Duration::from_millis(2200)).await;
     let told = ask(&*lag).await.expect_err("a lag");
-    assert!(
-        told.starts_with("the replica is ") && told.ends_with(" behind, where 2 s is allowed"),
-        "{told}"
-    );
+    assert!(told.starts_with("the replica is ") && told.ends_with(" behind, where 2 s is allowed"), "{told}");
     replica.sql("SELECT pg_wal_replay_resume()");
     comes_to(&*lag, None).await;
     primary.program.kill();

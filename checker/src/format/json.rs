@@ -1,5 +1,8 @@
 //! One JSON object on one line.
 
+#[cfg(feature = "redis")]
+use std::fmt::Write as _;
+
 use serde_json::Value;
 #[cfg(feature = "redis")]
 use serde_json::{Map, json};
@@ -31,7 +34,7 @@ pub fn cluster(answer: &cluster::Answer) -> String {
     let missing = known.missing.iter().map(|missing| Value::from(missing.worker.as_str()));
     let queues = answer.queues.iter().zip(&known.queues);
     let queues: Map<_, _> = queues.map(|(queue, count)| (queue.name.clone(), (*count).into())).collect();
-    let mut object: Vec<(&str, Value)> = vec![
+    let object: Vec<(&str, Value)> = vec![
         ("status", answer.status.as_str().into()),
         ("reason", answer.explanation().into()),
         ("cluster", answer.cluster.as_str().into()),
@@ -44,29 +47,41 @@ pub fn cluster(answer: &cluster::Answer) -> String {
         ("source", answer.source.into()),
         ("place", answer.place.as_str().into()),
     ];
+    let mut text = open(object);
     if let Some(roll) = &answer.roll {
-        object.push(("workers", roll.workers.iter().map(listed).collect()));
-        object.push(("more_workers", roll.more.into()));
+        list(&mut text, roll);
     }
-    self::object(object)
+    text.push_str("}\n");
+    text
 }
 
+/// A list can be long, so it is written as it goes, and never stands in memory as a tree.
 #[cfg(feature = "redis")]
-fn listed(worker: &cluster::Listed) -> Value {
-    json!({
-        "worker": worker.worker,
-        "verdict": worker.verdict.as_str(),
-        "age_ms": worker.age_ms,
-        "queues": worker.queues,
-        "host": worker.host,
-        "takes_work": worker.fresh && worker.takes_work,
-    })
+fn list(text: &mut String, roll: &cluster::Roll) {
+    text.push_str(r#","workers":["#);
+    for (index, listed) in roll.workers.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let (worker, host) = (Value::from(listed.worker.as_str()), Value::from(listed.host.as_str()));
+        let (age_ms, queues) = (Value::from(listed.age_ms), Value::from(listed.queues.as_slice()));
+        let (verdict, takes_work) = (listed.verdict.as_str(), listed.fresh && listed.takes_work);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            r#"{comma}{{"worker":{worker},"verdict":"{verdict}","age_ms":{age_ms},"queues":{queues},"host":{host},"takes_work":{takes_work}}}"#
+        );
+    }
+    let _ = write!(text, r#"],"more_workers":{}"#, roll.more);
 }
 
 /// The members in the order given, for people who read along; `serde_json`'s own map would sort them.
 fn object<'k>(members: impl IntoIterator<Item = (&'k str, Value)>) -> String {
+    open(members) + "}\n"
+}
+
+/// The same without its end, for an object with more in it.
+fn open<'k>(members: impl IntoIterator<Item = (&'k str, Value)>) -> String {
     let members = members.into_iter().map(|(key, value)| format!("{}:{value}", Value::from(key)));
-    format!("{{{}}}\n", members.collect::<Vec<_>>().join(","))
+    format!("{{{}", members.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]

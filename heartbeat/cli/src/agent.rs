@@ -192,9 +192,7 @@ impl Publisher {
             // The looks may have taken their time.
             let now = Instant::now();
             self.publish_what_is_due(now);
-            if !std::mem::replace(&mut ready, true) {
-                service.ready();
-            }
+            ready = ready || service.ready();
             if !self.carrier.is_stuck(now) {
                 service.attend(now, || self.status());
             }
@@ -277,7 +275,8 @@ impl Publisher {
             self.roster.done(&outcome.told);
         }
         let mut errands = self.roster.farewell();
-        let rest = errands.split_off(errands.len().min(PROBE));
+        let first = if self.pace.answered { errands.len() } else { PROBE };
+        let rest = errands.split_off(errands.len().min(first));
         for errands in [errands, rest] {
             if let Err(why) = self.carry(errands, until) {
                 tell(format_args!("heartbeat: cannot withdraw from Redis: {why}"));

@@ -2,14 +2,32 @@
 //!
 //! A new kind is a file and two lines here: its `mod`, and its place in [`KINDS`].
 
+#[cfg(feature = "run")]
+pub mod battery;
 #[cfg(feature = "redis")]
 pub mod cluster;
+#[cfg(feature = "run")]
+pub mod cpu;
 #[cfg(feature = "database")]
 pub mod database;
+#[cfg(feature = "run")]
+pub mod disk;
+#[cfg(feature = "dns")]
+pub mod dns;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "mail")]
+pub mod mail;
+#[cfg(feature = "run")]
+pub mod memory;
 #[cfg(feature = "database")]
 pub mod migrations;
 #[cfg(feature = "run")]
 pub mod tcp;
+#[cfg(feature = "run")]
+pub mod temperature;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -18,9 +36,22 @@ use crate::kind::Kind;
 /// Every kind of check that this build has, by name.
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
+    Kind::of::<battery::Battery>(),
+    Kind::of::<cpu::Cpu>(),
     #[cfg(feature = "database")]
     Kind::of::<database::Settings>(),
+    Kind::of::<disk::Disk>(),
+    #[cfg(feature = "dns")]
+    Kind::of::<dns::Dns>(),
+    #[cfg(feature = "http")]
+    Kind::of::<http::Http>(),
+    #[cfg(feature = "mail")]
+    Kind::of::<mail::Mail>(),
+    Kind::of::<memory::Memory>(),
     #[cfg(feature = "database")]
     Kind::of::<migrations::Settings>(),
     Kind::of::<tcp::Tcp>(),
+    Kind::of::<temperature::Temperature>(),
+    #[cfg(feature = "tls")]
+    Kind::of::<tls::Tls>(),
 ];

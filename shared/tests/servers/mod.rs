@@ -2,10 +2,11 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
-#[cfg(feature = "database")]
+mod dnsmasq;
 mod mariadb;
-#[cfg(feature = "database")]
+mod nginx;
 mod postgres;
+mod smtp;
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -22,10 +23,11 @@ use shared::check::Check;
 use shared::checks::KINDS;
 use tempfile::TempDir;
 
-#[cfg(feature = "database")]
+pub use dnsmasq::Dnsmasq;
 pub use mariadb::Mariadb;
-#[cfg(feature = "database")]
+pub use nginx::Nginx;
 pub use postgres::Postgres;
+pub use smtp::Smtp;
 
 /// How long anything may take that comes as soon as the machine lets it.
 pub const SOON: Duration = Duration::from_secs(30);

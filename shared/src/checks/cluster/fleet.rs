@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use heartbeat::duration::Human;
 use heartbeat::fleet::{Cursor, Error, Fleet, MAX_PAGE, Member, Url};
+use heartbeat::record::Id;
 
 use super::{Answer, Facts, Listed, MOST_LISTED, Missing, Question, Roll, Silent};
 use crate::checks::worker::Want;
@@ -75,12 +76,36 @@ impl Settings {
     }
 
     fn roll(&self, fleet: &mut Fleet, until: Instant) -> Result<Roll, Error> {
-        let keep = |member: &Member| self.question.counts_here(&member.host).then(|| Listed::of(member));
-        let (mut workers, more) = read_all(fleet, MOST_LISTED, until, keep)?;
+        let host = self.question.host.as_deref();
+        let keep = |member: &Member| Some((member.id, member.record().is_some(), Listed::of(member)));
+        let (mut found, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
+        self.place_evicted(fleet, &mut found, until)?;
+        let mut workers: Vec<_> = found.into_iter().map(|(_, _, listed)| listed).collect();
         drop_succeeded(&mut workers, |listed| {
             (&listed.worker, listed.fresh, listed.age_ms.unwrap_or_default())
         });
         Ok(Roll::new(workers, more))
+    }
+
+    /// Of a worker whose record was evicted, the index still knows whether it takes work from the queues of the policy.
+    fn place_evicted(
+        &self,
+        fleet: &mut Fleet,
+        found: &mut [(Id, bool, Listed)],
+        until: Instant,
+    ) -> Result<(), Error> {
+        let evicted = |(_, has_record, listed): &&mut (Id, bool, Listed)| !*has_record && listed.takes_work;
+        let mut evicted: Vec<_> = found.iter_mut().filter(evicted).collect();
+        for evicted in evicted.chunks_mut(MAX_PAGE) {
+            let ids: Vec<_> = evicted.iter().map(|(id, ..)| *id).collect();
+            for queue in &self.question.policy.queues {
+                let take = fleet.take_from(&queue.name, &ids, until)?;
+                for ((_, _, listed), _) in evicted.iter_mut().zip(take).filter(|(_, takes)| *takes) {
+                    listed.queues.push(queue.name.clone());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, fleet: &mut Fleet, until: Instant) -> Result<Facts, Error> {
@@ -123,7 +148,7 @@ impl Settings {
             Some(member) if !self.question.counts_here(&member.host) => {
                 Some(format!("is on host {}", member.host))
             }
-            Some(member) if !is_fresh(member) => Some(format!("silent for {}", Human(member.age_ms))),
+            Some(member) if !member.is_fresh() => Some(format!("silent for {}", Human(member.age_ms))),
             Some(member) if self.question.policy.want == Want::Ready && !member.takes_work => {
                 let judgement = member.judge(None);
                 Some(format!("takes no work ({}: {judgement})", judgement.verdict))
@@ -153,21 +178,18 @@ impl Listed {
             host: member.host.clone(),
             verdict: member.judge(None).verdict,
             age_ms: Some(member.age_ms),
-            fresh: is_fresh(member),
+            fresh: member.is_fresh(),
             takes_work: member.takes_work,
             queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
         }
     }
 }
 
-/// Whether a worker has beaten within its promise, as Redis counts it.
-pub fn is_fresh(member: &Member) -> bool {
-    member.age_ms < member.promise_ms
-}
-
-/// Reads all members, page by page, and keeps what `keep` makes of them, `most` at most; whether there are more.
+/// Reads all members, or those of one host, page by page, and keeps what `keep` makes of them, `most` at most; whether
+/// there are more.
 pub fn read_all<T>(
     fleet: &mut Fleet,
+    host: Option<&str>,
     most: usize,
     until: Instant,
     mut keep: impl FnMut(&Member) -> Option<T>,
@@ -176,7 +198,10 @@ pub fn read_all<T>(
     let mut seen = HashSet::new();
     let mut next = Some(Cursor::default());
     while let Some(cursor) = next {
-        let page = fleet.members(&cursor, MAX_PAGE, until)?;
+        let page = match host {
+            Some(host) => fleet.members_on(host, &cursor, MAX_PAGE, until)?,
+            None => fleet.members(&cursor, MAX_PAGE, until)?,
+        };
         next = page.next;
         for member in page.members {
             // One may come twice.

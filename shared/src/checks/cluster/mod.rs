@@ -113,7 +113,6 @@ impl fmt::Display for NoQueue {
 impl std::error::Error for NoQueue {}
 
 /// What was counted and found by name.
-/// What was counted and found by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Workers that beat within their promise.
@@ -169,7 +168,7 @@ pub struct Listed {
     pub fresh: bool,
     /// Whether it can take work, by what it said last.
     pub takes_work: bool,
-    /// The queues that it takes work from, where its record is still there.
+    /// The queues that it takes work from; where its record was evicted, those of the policy.
     pub queues: Vec<String>,
 }
 
