@@ -20,8 +20,6 @@ pub mod http;
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
-#[cfg(feature = "database")]
-pub mod migrations;
 #[cfg(feature = "run")]
 pub mod tcp;
 #[cfg(feature = "run")]
@@ -48,8 +46,6 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
-    #[cfg(feature = "database")]
-    Kind::of::<migrations::Settings>(),
     Kind::of::<tcp::Tcp>(),
     Kind::of::<temperature::Temperature>(),
     #[cfg(feature = "tls")]

@@ -53,12 +53,6 @@ impl Row {
         self.0.iter().find(|(name, _)| names.contains(&name.as_str()))?.1.as_deref()
     }
 
-    /// A row of these values, as a test would have them.
-    #[cfg(test)]
-    pub(crate) fn of(values: &[Option<&str>]) -> Self {
-        Self(values.iter().map(|value| (String::new(), value.map(str::to_owned))).collect())
-    }
-
     /// A number, by the column's place from 0.
     pub fn number(&self, index: usize) -> Option<i64> {
         self.get(index)?.parse().ok()
