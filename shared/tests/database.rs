@@ -164,7 +164,8 @@ async fn a_replica_of_postgresql_is_told_from_its_primary_and_its_lag_while_repl
     tokio::time::sleep(Duration::from_millis(2200)).await;
     assert_eq!(ask(&*lag).await, Ok(()));
     primary.sql("CREATE TABLE goods (id int)");
-    comes_to(&*lag, None).await;
+    until("the table", || (replica.sql("SELECT to_regclass('goods') IS NOT NULL") == "t").then_some(()));
+    assert_eq!(ask(&*lag).await, Ok(()));
     replica.sql("SELECT pg_wal_replay_pause()");
     primary.sql("INSERT INTO goods VALUES (1)");
     until("a lag", || {
