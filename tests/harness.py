@@ -7,9 +7,11 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 CHECKER = Path(os.environ.get("CHECKER_BIN", TARGET / "debug" / "checker")).absolute()
+# A server that takes Redis' settings: another one is `tests/run valkey`'s.
+REDIS_SERVER = os.environ.get("REDIS_SERVER", "redis-server")
 HEARTBEAT = Path(os.environ.get("HEARTBEAT_BIN", TARGET / "debug" / "heartbeat")).absolute()
 
 
@@ -187,7 +191,7 @@ class Redis(Program):
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         super().__init__(
-            ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
+            [REDIS_SERVER, "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
         )
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
@@ -211,3 +215,154 @@ def start_redis(folder, attempts=3):
             server.end()
             if attempt == attempts - 1:
                 raise
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class RabbitMQ(Program):
+    """A RabbitMQ of the test's own: node name, ports, folders, cookie and epmd are nobody else's.
+
+    Debian's own start script goes to the package's user and folders, so the one below it is run. The node's epmd is started
+    here too, in the foreground and in a session of ours: one that Erlang starts by itself would outlive the tests.
+    """
+
+    def __init__(self, folder, config=""):
+        self.folder = Path(folder)
+        self.port, self.distribution, self.epmd_port = free_port(), free_port(), free_port()
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{config}\n")
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        cookie = self.folder / ".erlang.cookie"
+        cookie.write_text("tests")
+        cookie.chmod(0o400)
+        self.env = environment(
+            HOME=self.folder,
+            ERL_EPMD_PORT=self.epmd_port,
+            ERL_EPMD_ADDRESS="127.0.0.1",
+            RABBITMQ_NODENAME=f"tests-{self.port}@localhost",
+            RABBITMQ_DIST_PORT=self.distribution,
+            RABBITMQ_CONFIG_FILE=self.folder / "rabbitmq.conf",
+            RABBITMQ_CONF_ENV_FILE=self.folder / "no-such-file",
+            RABBITMQ_ENABLED_PLUGINS_FILE=self.folder / "enabled_plugins",
+            RABBITMQ_MNESIA_BASE=self.folder / "mnesia",
+            RABBITMQ_LOG_BASE=self.folder / "log",
+            RABBITMQ_PID_FILE=self.folder / "pid",
+            # One scheduler: many tests run beside it.
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 +sbwt none",
+        )
+        self.epmd = Program(["epmd", "-port", self.epmd_port, "-address", "127.0.0.1"], self.env, self.folder)
+        super().__init__(["/usr/lib/rabbitmq/bin/rabbitmq-server"], self.env, self.folder)
+        self.url = f"amqp://127.0.0.1:{self.port}//"
+
+    def answers(self):
+        """Whether a client is greeted: the listeners open last."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"rabbitmq-server ended:\n{self.output}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return connection.recv(1) == b"\x01"
+        return False
+
+    def ctl(self, *arguments):
+        """What `rabbitmqctl` answers, which takes seconds: an Erlang of its own."""
+        command = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "--quiet", *arguments]
+        done = subprocess.run(command, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout
+
+    def beam(self):
+        """The Erlang machine itself: what to stop where the broker is to freeze."""
+        return next(
+            pid for pid in session_members(self.pid) if Path(f"/proc/{pid}/comm").read_text().startswith("beam")
+        )
+
+    def end(self):
+        super().end()
+        self.epmd.end()
+
+
+def start_rabbitmq(folder, config="", attempts=3):
+    """A broker that answers. A free port may be taken by another process before RabbitMQ has it: then others."""
+    for attempt in range(attempts):
+        server = RabbitMQ(folder, config)
+        try:
+            until(server.answers, timeout=180, what="rabbitmq-server answers")
+            return server
+        except AssertionError:
+            server.end()
+            if attempt == attempts - 1:
+                raise
+class DatabaseServer(Program):
+    """A database server of the test's own. `url` holds its password; `django` is the same for Django's settings."""
+
+    def __init__(self, user, engine, name):
+        self.port, self.password = free_port(), "S3cret"
+        # Not below a folder of pytest's, which the server's own user may not enter.
+        self._place = tempfile.TemporaryDirectory(prefix="heartbeat-database-", ignore_cleanup_errors=True)
+        self.folder = Path(self._place.name)
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, user, user)
+        self.django = {
+            "ENGINE": f"django.db.backends.{engine}",
+            "NAME": name,
+            "USER": "shop",
+            "PASSWORD": self.password,
+            "HOST": "127.0.0.1",
+            "PORT": self.port,
+        }
+        scheme = {"postgresql": "postgres"}.get(engine, engine)
+        self.url = f"{scheme}://shop:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def set_up(self, command):
+        done = subprocess.run([str(part) for part in command], cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+
+    def answers(self):
+        assert self.process.poll() is None, self.output
+        return self.ready_words in self.output
+
+    def end(self):
+        super().end()
+        self._place.cleanup()
+
+
+def as_user(name):
+    """What a server is started with that refuses to run as root."""
+    return ["setpriv", f"--reuid={name}", f"--regid={name}", "--clear-groups"] if os.geteuid() == 0 else []
+
+
+class Postgres(DatabaseServer):
+    ready_words = "ready to accept connections"
+
+    def __init__(self):
+        super().__init__("postgres", "postgresql", "postgres")
+        user = as_user("postgres")
+        binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+        initdb = [*user, binaries / "initdb", "-D", self.folder / "data", "-U", "shop", "-A", "scram-sha-256", "--no-sync"]
+        password = self.folder / "password"
+        password.write_text(self.password)
+        password.chmod(0o644)
+        self.set_up([*initdb, "--pwfile", password])
+        options = ["-p", self.port, "-k", self.folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        Program.__init__(self, [*user, binaries / "postgres", "-D", self.folder / "data", *options], cwd=self.folder)
+
+
+class MariaDb(DatabaseServer):
+    ready_words = "ready for connections"
+
+    def __init__(self):
+        super().__init__("mysql", "mysql", "shop")
+        user = ["--user=mysql"] if os.geteuid() == 0 else []
+        data = f"--datadir={self.folder}/data"
+        self.set_up(["mariadb-install-db", "--no-defaults", *user, data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+        setup = self.folder / "setup.sql"
+        setup.write_text(
+            f"CREATE DATABASE shop;\nCREATE USER shop@'%' IDENTIFIED BY '{self.password}';\nGRANT ALL ON shop.* TO shop@'%';\n"
+        )
+        setup.chmod(0o644)
+        options = [data, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--init-file={setup}"]
+        options += ["--skip-name-resolve", "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-flush-log-at-trx-commit=0"]
+        server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        Program.__init__(self, [server, "--no-defaults", *user, *options], cwd=self.folder)

@@ -67,8 +67,12 @@ fn list(text: &mut String, roll: &cluster::Roll) {
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            r#"{comma}{{"worker":{worker},"verdict":"{verdict}","age_ms":{age_ms},"queues":{queues},"host":{host},"takes_work":{takes_work}}}"#
+            r#"{comma}{{"worker":{worker},"verdict":"{verdict}","age_ms":{age_ms},"queues":{queues},"host":{host},"takes_work":{takes_work}"#
         );
+        if let Some(cluster::Tasks { running, done }) = listed.tasks {
+            let _ = write!(text, r#","tasks":{{"running":{running},"done":{done}}}"#);
+        }
+        text.push('}');
     }
     let _ = write!(text, r#"],"more_workers":{}"#, roll.more);
 }

@@ -125,13 +125,16 @@ pub struct Refusal {
 impl Refusal {
     /// As an error that came from `place`.
     pub fn at(&self, place: &str) -> Error {
-        // Of a denial within a script the code says nothing.
-        let denied = matches!(self.code.as_str(), "NOPERM" | "NOAUTH" | "WRONGPASS")
-            || self.details.starts_with("The user executing the script can't");
-        let kind = if denied { ErrorKind::Denied } else { ErrorKind::Server };
         // Where in a script it happened is for nobody.
-        let details =
-            self.details.split_once(" script: ").map_or(self.details.as_str(), |(details, _)| details);
+        let details = match self.details.rsplit_once(" script: ") {
+            Some((details, place)) if place.contains("on @user_script") => details,
+            _ => &self.details,
+        };
+        // Of a denial within a script the code says nothing; the words are those of Redis 7.0, and of Valkey.
+        let denied = matches!(self.code.as_str(), "NOPERM" | "NOAUTH" | "WRONGPASS")
+            || details.starts_with("The user executing the script can't")
+            || details.starts_with("ACL failure in script");
+        let kind = if denied { ErrorKind::Denied } else { ErrorKind::Server };
         let text = Printable(details);
         let hint = match self.kind {
             Some(ServerErrorKind::Moved) => " (a Redis Cluster: its URL is redis+cluster://)",

@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::check::{Check, Failure};
+use crate::database::{self, Access, Connection, Engine, Place, Question, Trouble, What};
 use crate::kind::{self, Contract, Mistake};
 use crate::settings::{Span, Url};
-use crate::sql::{self, Access, Connection, Engine, Place, Question, Trouble, What};
 
 /// Whether a database answers: PostgreSQL, MySQL, MariaDB or SQLite.
 ///
@@ -64,7 +64,7 @@ impl kind::Settings for Settings {
         let mut mistakes = self.mistakes(place.as_ref().ok().map(Place::engine));
         match place {
             Ok(place) if mistakes.is_empty() => {
-                Ok(Database { asks: self.asks(), database: sql::Database::new(place) })
+                Ok(Database { asks: self.asks(), database: database::Database::new(place) })
             }
             Ok(_) => Err(mistakes),
             Err(what) => {
@@ -118,7 +118,7 @@ impl Settings {
 /// The check.
 #[derive(Debug)]
 pub struct Database {
-    database: sql::Database,
+    database: database::Database,
     asks: Asks,
 }
 

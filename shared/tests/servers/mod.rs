@@ -5,6 +5,8 @@
 mod dnsmasq;
 mod mariadb;
 mod nginx;
+#[cfg(feature = "storage")]
+mod objects;
 mod postgres;
 mod smtp;
 
@@ -26,6 +28,8 @@ use tempfile::TempDir;
 pub use dnsmasq::Dnsmasq;
 pub use mariadb::Mariadb;
 pub use nginx::Nginx;
+#[cfg(feature = "storage")]
+pub use objects::{Azurite, S3};
 pub use postgres::Postgres;
 pub use smtp::Smtp;
 
@@ -108,6 +112,14 @@ fn run(command: &mut Command, folder: &Path) -> Child {
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
     command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// A program of the npm registry, which `tests/run` installs.
+pub fn node_program(name: &str) -> Command {
+    let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tests-node");
+    let program = installed.join("node_modules/.bin").join(name);
+    assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+    Command::new(program)
 }
 
 /// The check that a configuration would make of these settings.

@@ -181,6 +181,7 @@ impl Listed {
             fresh: member.is_fresh(),
             takes_work: member.takes_work,
             queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
+            tasks: None,
         }
     }
 }

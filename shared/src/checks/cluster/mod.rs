@@ -12,6 +12,10 @@ use heartbeat::verdict::Verdict;
 use super::worker::{Unknown, Want};
 use crate::status::Status;
 
+#[cfg(feature = "celery")]
+pub mod celery;
+#[cfg(feature = "django-q")]
+pub mod django_q;
 pub mod fleet;
 
 /// The most workers that are listed, or counted one by one: the bound of what one answer takes of memory.
@@ -170,6 +174,17 @@ pub struct Listed {
     pub takes_work: bool,
     /// The queues that it takes work from; where its record was evicted, those of the policy.
     pub queues: Vec<String>,
+    /// Its tasks, where the source tells of them.
+    pub tasks: Option<Tasks>,
+}
+
+/// A worker's tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tasks {
+    /// How many run.
+    pub running: u64,
+    /// How many have ended since its start.
+    pub done: u64,
 }
 
 /// The workers of a cluster, the worst first.

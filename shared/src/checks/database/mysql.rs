@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Replication, Role, Slots, nonsense};
 use crate::check::Failure;
-use crate::sql::{Connection, Row, Trouble, What};
+use crate::database::{Connection, Row, Trouble, What};
 
 /// The primary is who takes writes: that is what `read_only` says, which every failover sets. A replica is who follows
 /// another one.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Replication, Role, Slots, nonsense};
 use crate::check::Failure;
-use crate::sql::{Connection, Row, Trouble};
+use crate::database::{Connection, Row, Trouble};
 
 /// With nothing received, replayed or timed where that was not yet: a position is the number of bytes from the beginning.
 const ROLE: &str = "SELECT pg_is_in_recovery(), \

@@ -11,7 +11,6 @@ use sqlx::error::DatabaseError;
 use sqlx::mysql::MySqlDatabaseError;
 use sqlx::postgres::PgDatabaseError;
 
-#[cfg(feature = "run")]
 use crate::check::Failure;
 
 /// The most of a server's words that go into the log.
@@ -113,7 +112,6 @@ impl fmt::Display for Trouble {
 
 impl std::error::Error for Trouble {}
 
-#[cfg(feature = "run")]
 impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         Self::failed(trouble.what.reason()).because(trouble)

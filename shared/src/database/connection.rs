@@ -84,7 +84,6 @@ impl Connection {
     }
 
     /// A file is opened anew each time: another one may have taken its place.
-    #[cfg(feature = "run")]
     pub(super) fn is_worth_keeping(&self) -> bool {
         !matches!(self, Self::Sqlite(_))
     }

@@ -7,13 +7,11 @@
 //! the deadline; and where it panics over what it read, the question fails, no more.
 
 mod connection;
-#[cfg(feature = "run")]
 mod kept;
 mod place;
 mod trouble;
 
 pub use self::connection::{Connection, Row};
-#[cfg(feature = "run")]
 pub use self::kept::{Database, Question};
 pub use self::place::{Access, Engine, Place};
 pub use self::trouble::{Trouble, What};
