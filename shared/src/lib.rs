@@ -7,6 +7,8 @@
 pub mod check;
 pub mod checks;
 #[cfg(feature = "run")]
+pub mod config;
+#[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
 pub mod runner;
