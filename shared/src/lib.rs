@@ -15,5 +15,7 @@ pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;
 mod status;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use status::Status;

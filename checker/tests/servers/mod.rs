@@ -44,7 +44,7 @@ pub struct Server {
 
 impl Server {
     pub fn start(arguments: &[&str]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let own = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port"];
         let mut all: Vec<_> = own.iter().map(ToString::to_string).collect();
@@ -63,6 +63,10 @@ impl Server {
         });
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -76,7 +80,7 @@ impl Server {
         self.try_ask(command).unwrap()
     }
 
-    fn try_ask(&self, command: &str) -> std::io::Result<String> {
+    pub fn try_ask(&self, command: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(SOON))?;
         writeln!(stream, "{command}\r")?;
@@ -125,6 +129,14 @@ impl Drop for Server {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn free_port() -> u16 {
+    // Below 55,536, because the nodes of a Redis Cluster talk to each other 10,000 above.
+    until("a free port", || {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        TcpListener::bind(("127.0.0.1", port.checked_add(10_000)?)).is_ok().then_some(port)
+    })
 }
 
 fn run(arguments: &[String], folder: &TempDir) -> Child {
