@@ -4,6 +4,8 @@
 //! concern of who asked.
 
 #[cfg(feature = "run")]
+pub mod blocking;
+#[cfg(feature = "run")]
 pub mod check;
 pub mod checks;
 #[cfg(feature = "run")]

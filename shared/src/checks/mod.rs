@@ -5,6 +5,8 @@
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
+pub mod command;
+#[cfg(feature = "run")]
 pub mod tcp;
 pub mod worker;
 
@@ -13,4 +15,10 @@ use crate::kind::Kind;
 
 /// Every kind of check that this build has, by name.
 #[cfg(feature = "run")]
-pub static KINDS: &[Kind] = &[Kind::of::<tcp::Tcp>()];
+pub static KINDS: &[Kind] = &[
+    #[cfg(feature = "redis")]
+    Kind::of::<cluster::check::Cluster>(),
+    Kind::of::<command::Command>(),
+    Kind::of::<tcp::Tcp>(),
+    Kind::of::<worker::check::Worker>(),
+];

@@ -234,8 +234,10 @@ impl Reader<'_> {
 
     fn keep_secret(&mut self, shape: Shape, text: &str) {
         match shape {
-            Shape::Secret => self.keep(text),
-            Shape::Url => {
+            Shape::Secret | Shape::Url => {
+                if shape == Shape::Secret {
+                    self.keep(text);
+                }
                 // As it stands there, and as a client decodes it.
                 let password = text.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
                 let password =
@@ -338,6 +340,31 @@ pub fn expected(schema: &Value) -> String {
     }
     let types = types(schema);
     types.iter().map(|word| type_in_words(word, schema)).collect::<Vec<_>>().join(", or ")
+}
+
+/// What a value is, in a few words for a list of settings.
+pub fn in_short(schema: &Value) -> String {
+    if let Some([only]) = schema["allOf"].as_array().map(Vec::as_slice) {
+        return in_short(only);
+    }
+    if let Some(words) = words(schema) {
+        return words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or ");
+    }
+    if let Some(shape) = shape(schema) {
+        return shape.as_str().to_owned();
+    }
+    if let Some(branches) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+        let all: Vec<_> = branches.iter().filter(|branch| branch["type"] != "null").map(in_short).collect();
+        return all.join(" or ");
+    }
+    let in_short = |word: &&str| match *word {
+        "array" => format!("list of {}", in_short(&schema["items"])),
+        "object" if schema["additionalProperties"].is_object() => {
+            format!("table of {}", in_short(&schema["additionalProperties"]))
+        }
+        word => type_in_words(word, schema).trim_start_matches("a ").to_owned(),
+    };
+    types(schema).iter().map(in_short).collect::<Vec<_>>().join(" or ")
 }
 
 fn type_in_words(word: &str, schema: &Value) -> String {

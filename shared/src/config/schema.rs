@@ -10,6 +10,8 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+pub use super::form::nearest;
+
 use super::form;
 use super::tables::{Common, Server, Service};
 use crate::checks::KINDS;
@@ -33,13 +35,65 @@ pub static SERVER: LazyLock<Value> = LazyLock::new(|| generator().root_schema_fo
 pub static COMMON: LazyLock<Value> = LazyLock::new(|| generator().root_schema_for::<Common>().to_value());
 
 /// The schema of a kind's own settings.
-pub fn settings(kind: &Kind) -> Value {
+pub fn own(kind: &Kind) -> Value {
     kind.schema(&mut generator()).to_value()
+}
+
+/// What a kind says of itself.
+pub fn about(kind: &Kind) -> String {
+    own(kind)["description"].as_str().unwrap_or_default().to_owned()
+}
+
+/// One setting, as its schema describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key.
+    pub name: String,
+    /// What its value is, in a few words.
+    pub form: String,
+    /// Whether it must be there.
+    pub required: bool,
+    /// What stands there where nothing else does, where that is more than nothing.
+    pub default: Option<Value>,
+    /// What it means.
+    pub about: String,
+}
+
+impl Setting {
+    /// Whether it must be there, and what it is where it is not.
+    pub fn need(&self) -> String {
+        match &self.default {
+            _ if self.required => "required".to_owned(),
+            Some(default) => format!("default {default}"),
+            None => "optional".to_owned(),
+        }
+    }
+}
+
+/// A kind's own settings, and then those of every check: the required ones first.
+pub fn settings(kind: &Kind) -> (Vec<Setting>, Vec<Setting>) {
+    (list(&own(kind)), list(&COMMON))
+}
+
+/// The settings that a table's schema describes.
+pub fn list(schema: &Value) -> Vec<Setting> {
+    let required =
+        |name: &String| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let setting = |(name, schema): (&String, &Value)| Setting {
+        name: name.clone(),
+        form: form::in_short(schema),
+        required: required(name),
+        default: schema.get("default").filter(|default| !default.is_null()).cloned(),
+        about: schema["description"].as_str().unwrap_or_default().to_owned(),
+    };
+    let mut settings: Vec<_> = schema["properties"].as_object().into_iter().flatten().map(setting).collect();
+    settings.sort_by_key(|setting| !setting.required);
+    settings
 }
 
 /// The schema of a whole check of this kind: its own settings, what every check has, and its type.
 pub fn check(kind: &Kind) -> Value {
-    let mut schema = settings(kind);
+    let mut schema = own(kind);
     let mut properties = Map::new();
     let about = schema["description"].clone();
     properties.insert("type".to_owned(), json!({ "const": kind.name, "description": about }));

@@ -12,6 +12,8 @@ use heartbeat::verdict::Verdict;
 use super::worker::{Unknown, Want};
 use crate::status::Status;
 
+#[cfg(feature = "run")]
+pub mod check;
 pub mod fleet;
 
 /// The most workers that are listed, or counted one by one: the bound of what one answer takes of memory.
