@@ -21,6 +21,7 @@ mod client;
 mod connection;
 mod error;
 mod keys;
+mod news;
 mod socket;
 pub mod tls;
 mod url;
@@ -38,6 +39,7 @@ use self::client::{Answer, Ask, Client, text};
 pub use self::connection::Connection;
 pub use self::error::{Error, ErrorKind};
 use self::keys::Keys;
+pub use self::news::{Beat, Fleets, News};
 pub use self::url::{Invalid, Url};
 use crate::record::{Corrupt, Id, MAX_BYTES, Record, Status, Tasks};
 use crate::verdict::{Evidence, Judgement, Machine, Process, Verdict, judge};
@@ -60,17 +62,6 @@ impl fmt::Debug for Fleet {
         let url = self.client.url();
         f.debug_struct("Fleet").field("cluster", &self.cluster).field("url", url).finish_non_exhaustive()
     }
-}
-
-/// What one beat says to Redis.
-#[derive(Clone, Copy, Debug)]
-pub struct Beat<'a> {
-    /// Who beats.
-    pub record: &'a Record,
-    /// That record as it is to be stored.
-    pub line: &'a [u8],
-    /// Whether the worker can take work: see [`takes_work`].
-    pub takes_work: bool,
 }
 
 /// How many workers were fresh at one moment.
@@ -127,11 +118,15 @@ pub struct Member {
     pub promise_ms: u64,
     /// Whether its last beat counted it among those that can take work.
     pub takes_work: bool,
+    lost_at_ms: u64,
+    now_ms: u64,
     found: Found,
 }
 
 #[derive(Clone, Debug)]
 enum Found {
+    /// Lost by the word of somebody who could see it.
+    Lost,
     /// Expired as it should be: what the index says, in the form of a record.
     Expired(Box<Record>),
     /// Evicted: Redis has dropped it before its time. Or something else stands there.
@@ -199,48 +194,24 @@ impl Fleet {
 
     /// Publishes beats, all in one round trip: one result for each. Safe to repeat.
     ///
-    /// The records' cluster is this one. Each beat's script is one atomic step of the server.
+    /// The records' cluster is this one, here and below. Each beat's script is one atomic step of the server.
     pub fn publish(&mut self, beats: &[Beat<'_>], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
-        let script = &*keys::BEAT;
-        let ask = |beat: &Beat<'_>| {
-            let record = beat.record;
-            let number = |number: u64| number.to_string().into_bytes();
-            let arguments = vec![
-                record.id.to_string().into_bytes(),
-                beat.line.to_vec(),
-                number(record.promise_ms),
-                number(beat.takes_work.into()),
-                record.worker.clone().into_bytes(),
-                record.host.clone().into_bytes(),
-                number(self.forget_ms),
-                number(keys::MOST_PRUNED),
-            ];
-            Ask::Script { script, keys: self.keys.of_worker(record.id, &record.queues), arguments }
-        };
-        let questions: Vec<_> = beats.iter().map(ask).collect();
-        self.ask_each(&questions, until)
+        let news: Vec<_> = beats.iter().map(|beat| News::Beat(*beat)).collect();
+        news::tell(&mut self.client, &news, self.forget_ms, until)
+    }
+
+    /// Says of workers that they are lost as of now, however long their promise, and for how many milliseconds each has been
+    /// silent: all in one round trip, one result for each. Safe to repeat. For who can see that their processes are no more.
+    pub fn lose(&mut self, lost: &[(&Record, u64)], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
+        let news = lost.iter().map(|(record, silent_ms)| News::Lost { record, silent_ms: *silent_ms });
+        let news: Vec<_> = news.collect();
+        news::tell(&mut self.client, &news, self.forget_ms, until)
     }
 
     /// Removes workers that have stopped, all in one round trip: one result for each. Safe to repeat.
     pub fn withdraw(&mut self, records: &[&Record], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
-        let script = &*keys::WITHDRAW;
-        let ask = |record: &&Record| {
-            let arguments = vec![record.id.to_string().into_bytes(), record.worker.clone().into_bytes()];
-            Ask::Script { script, keys: self.keys.of_worker(record.id, &record.queues), arguments }
-        };
-        let questions: Vec<_> = records.iter().map(ask).collect();
-        self.ask_each(&questions, until)
-    }
-
-    fn ask_each(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
-        let answers = self.client.ask(questions, until)?;
-        let place = self.client.place();
-        let outcome = |answer: Answer| match answer {
-            Ok(Value::Int(_)) => Ok(()),
-            Ok(_) => Err(garbled(&place)),
-            Err(refusal) => Err(refusal.at(&place)),
-        };
-        Ok(answers.into_iter().map(outcome).collect())
+        let news: Vec<_> = records.iter().map(|record| News::Stopped(record)).collect();
+        news::tell(&mut self.client, &news, self.forget_ms, until)
     }
 
     /// Counts the fresh workers, in one round trip that reads no record and whose cost hardly grows with their number.
@@ -411,8 +382,9 @@ impl Fleet {
             let Some(mut member) = self.member(now_ms, *id, *lost_at_ms, &entry) else { continue };
             member.takes_work = moment(&ready).is_some_and(|lost_at_ms| lost_at_ms > now_ms);
             match line {
+                _ if matches!(member.found, Found::Lost) => {}
                 Value::BulkString(line) if !line.is_empty() => member.found = self.read(*id, &line),
-                _ if member.age_ms <= member.promise_ms => member.found = Found::Evicted,
+                _ if member.is_fresh() => member.found = Found::Evicted,
                 _ => member.found = Found::Expired(Box::new(self.outline(&member))),
             }
             members.push(member);
@@ -430,7 +402,11 @@ impl Fleet {
             return None;
         }
         let mut entry = text(entry)?.splitn(3, '\n');
-        let promise_ms = entry.next()?.parse().ok()?;
+        let first = entry.next()?;
+        // Of who was called lost, for how long it had been silent then.
+        let (promise, silent) = first.split_once(' ').map_or((first, None), |(one, two)| (one, Some(two)));
+        let promise_ms: u64 = promise.parse().ok()?;
+        let silent_ms: Option<u64> = silent.map(str::parse).transpose().ok()?;
         let (worker, host) = (entry.next()?, entry.next()?);
         let printable = |name: &str| {
             let short = (1..=MAX_BYTES).contains(&name.len());
@@ -439,9 +415,10 @@ impl Fleet {
         if !printable(worker) || !printable(host) {
             return None;
         }
-        let age_ms = now_ms.saturating_add(promise_ms).saturating_sub(lost_at_ms);
+        let age_ms = now_ms.saturating_add(silent_ms.unwrap_or(promise_ms)).saturating_sub(lost_at_ms);
+        let found = if silent_ms.is_some() { Found::Lost } else { Found::Evicted };
         let (worker, host) = (worker.to_owned(), host.to_owned());
-        Some(Member { id, worker, host, age_ms, promise_ms, takes_work: false, found: Found::Evicted })
+        Some(Member { id, worker, host, age_ms, promise_ms, takes_work: false, lost_at_ms, now_ms, found })
     }
 
     /// What is known of a worker whose record has expired: enough to say how long it has been silent.
@@ -511,11 +488,16 @@ fn garbled(place: &str) -> Error {
 }
 
 impl Member {
+    /// Whether it beats within its promise, as [`Counts::fresh`] counts it.
+    pub fn is_fresh(&self) -> bool {
+        self.lost_at_ms > self.now_ms
+    }
+
     /// Its record, where there is one.
     pub fn record(&self) -> Option<&Record> {
         match &self.found {
             Found::Record(record) => Some(record),
-            Found::Expired(_) | Found::Evicted | Found::Corrupt(_) => None,
+            Found::Lost | Found::Expired(_) | Found::Evicted | Found::Corrupt(_) => None,
         }
     }
 
@@ -527,9 +509,12 @@ impl Member {
         let (evidence, at_mono_ms) = match &self.found {
             Found::Record(record) | Found::Expired(record) => (Evidence::Record(record), record.at_mono_ms),
             Found::Corrupt(corrupt) => (Evidence::Corrupt(corrupt), 0),
+            Found::Lost => (Evidence::Lost { age_ms: self.age_ms }, 0),
             Found::Evicted => (Evidence::Unreadable(io::ErrorKind::NotFound), 0),
         };
-        let now_mono_ms = at_mono_ms.saturating_add(self.age_ms);
+        // In the millisecond in which its promise ends it is lost, as it is counted.
+        let least = if self.is_fresh() { 0 } else { self.promise_ms.saturating_add(1) };
+        let now_mono_ms = at_mono_ms.saturating_add(self.age_ms.max(least));
         let machine = Machine { now_mono_ms, boot: "", pid_ns: 0, process: Process::Unknown };
         judge(evidence, &machine, max_age_ms)
     }

@@ -237,7 +237,7 @@ impl Carrier {
     fn turn(&mut self) -> bool {
         let Some((takes_work, posted)) = self.take() else { return false };
         let until = Instant::now() + self.pace.patience;
-        let beat = Beat { record: &self.record, line: &self.line, takes_work };
+        let beat = Beat { record: &self.record, line: &self.line, takes_work, age_ms: 0 };
         let outcome = self.fleet.publish(&[beat], until).and_then(|mut each| each.pop().unwrap_or(Ok(())));
         match outcome {
             Ok(()) => self.succeeded(takes_work),

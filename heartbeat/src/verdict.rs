@@ -135,6 +135,11 @@ pub enum Evidence<'r> {
     },
     /// A record.
     Record(&'r Record),
+    /// The word of somebody who could see the worker's process that it is no more.
+    Lost {
+        /// The milliseconds since its last beat.
+        age_ms: u64,
+    },
     /// The checker itself is out of something (descriptors, memory), so it cannot tell.
     Unreadable(io::ErrorKind),
 }
@@ -223,6 +228,7 @@ enum Reason<'r> {
     Booted,
     Absent(u32),
     OtherProcess(u32),
+    Lost(u64),
     Silent { age: u64, budget: u64, promised: bool, stopped: bool },
     BareAhead(u64),
     BareSilent { age: u64, budget: u64 },
@@ -255,6 +261,7 @@ pub fn judge<'r>(evidence: Evidence<'r>, machine: &Machine<'_>, max_age_ms: Opti
         Evidence::Unsafe(why) => (Verdict::Unsafe, Reason::Unsafe(why)),
         Evidence::Corrupt(why) => (Verdict::Corrupt, Reason::Corrupt(why)),
         Evidence::Unreadable(kind) => (Verdict::Unknown, Reason::Unreadable(kind)),
+        Evidence::Lost { age_ms } => (Verdict::Gone, Reason::Lost(age_ms)),
         Evidence::Bare { age_ms } => judge_bare(age_ms, max_age_ms),
         Evidence::Record(record) => judge_life(record, machine, max_age_ms)
             .unwrap_or_else(|| judge_account(record, machine.now_mono_ms)),
@@ -355,6 +362,7 @@ impl fmt::Display for Judgement<'_> {
             Reason::Booted => f.write_str("it is a record of another boot"),
             Reason::Absent(pid) => write!(f, "its process {pid} is no more"),
             Reason::OtherProcess(pid) => write!(f, "its pid {pid} belongs to another process now"),
+            Reason::Lost(age) => write!(f, "its process is no more, last beat {} ago", Human(age)),
             Reason::Silent { age, budget, promised, stopped } => {
                 let of = if promised { "promised within" } else { "at most" };
                 write!(f, "no beat for {} ({of} {})", Human(age), Human(budget))?;

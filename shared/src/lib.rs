@@ -13,6 +13,8 @@ pub mod config;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
+pub mod node;
+#[cfg(feature = "run")]
 pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;

@@ -31,11 +31,14 @@ pub enum Shape {
     Address,
     /// A [`Secret`].
     Secret,
+    /// A [`Size`].
+    Size,
 }
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Duration, Self::Url, Self::Network, Self::Address, Self::Secret];
+    pub const ALL: [Self; 6] =
+        [Self::Duration, Self::Url, Self::Network, Self::Address, Self::Secret, Self::Size];
 
     /// Its word, in a schema and in lists of settings.
     pub fn as_str(self) -> &'static str {
@@ -45,6 +48,7 @@ impl Shape {
             Self::Network => "network",
             Self::Address => "address",
             Self::Secret => "secret",
+            Self::Size => "size",
         }
     }
 
@@ -56,6 +60,7 @@ impl Shape {
             Self::Network => "a network, such as 10.0.0.0/8 or ::1/128",
             Self::Address => "an address with a port, such as 127.0.0.1:8080 or [::]:8080",
             Self::Secret => "a text",
+            Self::Size => "a size, such as 512KiB, 100MiB or 2GB",
         }
     }
 
@@ -69,6 +74,7 @@ impl Shape {
                 text.parse::<SocketAddr>().is_err().then(|| format!("it is not {}", self.expected()))
             }
             Self::Secret => None,
+            Self::Size => Size::parse(text).is_none().then(|| format!("it is not {}", self.expected())),
         }
     }
 
@@ -220,6 +226,60 @@ pub struct Address(pub SocketAddr);
 
 shaped!(Address);
 
+/// An amount of data: a whole number with a unit, such as `512KiB`, `100MiB` or `2GB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl Size {
+    const UNITS: [(&str, u64); 9] = [
+        ("B", 1),
+        ("kB", 1_000),
+        ("KiB", 1 << 10),
+        ("MB", 1_000_000),
+        ("MiB", 1 << 20),
+        ("GB", 1_000_000_000),
+        ("GiB", 1 << 30),
+        ("TB", 1_000_000_000_000),
+        ("TiB", 1 << 40),
+    ];
+
+    /// The amount that a text says.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let (_, factor) = Self::UNITS.into_iter().find(|(name, _)| *name == unit)?;
+        number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
+    }
+}
+
+/// As it would be written, in the largest unit that gives a whole number.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |(_, factor): &(&str, u64)| self.0 != 0 && self.0.is_multiple_of(*factor);
+        let (unit, factor) = Self::UNITS.into_iter().rev().find(whole).unwrap_or(("B", 1));
+        write!(f, "{}{unit}", self.0 / factor)
+    }
+}
+
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| D::Error::custom("a size is a whole number with a unit, such as 100MiB"))
+    }
+}
+
+shaped!(Size, Size, |mut schema: Schema| {
+    schema.insert("pattern".to_owned(), "^[0-9]+(B|kB|KiB|MB|MiB|GB|GiB|TB|TiB)$".into());
+    schema
+});
+
 /// How a connection is encrypted, beyond what its URL says. The certificates that the system trusts are trusted where
 /// no `ca` is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -252,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_shape_refuses_what_its_type_cannot_be_read_from_and_repeats_none_of_it() {
-        let reads: [(Shape, Reads); 4] = [
+        let reads: [(Shape, Reads); 5] = [
+            (Shape::Size, |text| from_value::<Size>(json!(text)).is_ok()),
             (Shape::Duration, |text| from_value::<Span>(json!(text)).is_ok()),
             (Shape::Url, |text| from_value::<Url>(json!(text)).is_ok()),
             (Shape::Network, |text| from_value::<Network>(json!(text)).is_ok()),
@@ -261,6 +322,7 @@ mod tests {
         for text in [
             "",
             "5s",
+            "5MiB",
             "S3cret",
             "http://S3cret:x:y",
             "redis://h",
@@ -282,5 +344,25 @@ mod tests {
         let secret: Secret = from_value(json!("S3cret")).unwrap();
         let url: Url = from_value(json!("redis://S3cret:S3cret@h:1/S3cret?S3cret#S3cret")).unwrap();
         assert_eq!(format!("{secret:?} {url:?} {url}"), "Secret(…) redis://h:1 redis://h:1");
+    }
+
+    #[test]
+    fn sizes_are_read_and_shown_as_people_write_them() {
+        let good = [
+            ("0B", 0),
+            ("7B", 7),
+            ("2kB", 2_000),
+            ("100MiB", 104_857_600),
+            ("3GB", 3_000_000_000),
+            ("1TiB", 1 << 40),
+        ];
+        for (text, bytes) in good {
+            assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+        for text in ["", "1", "MiB", "1.5GiB", "-1B", "1 MiB", "1mib", "99999999TiB", "99999999999999999999B"]
+        {
+            assert_eq!(Size::parse(text), None, "{text:?}");
+        }
     }
 }

@@ -46,7 +46,7 @@ fn main() {
     trials
         .push(trial("a_thousand_runs_leave_no_connection_task_thread_or_descriptor_behind", leaves_nothing));
     trials.push(trial("the_suite_tells_a_check_that_breaks_the_contract", tells_what_is_wrong));
-    libtest_mimic::run(&libtest_mimic::Arguments { test_threads: Some(1), ..arguments }).exit()
+    libtest_mimic::run(&libtest_mimic::Arguments { test_threads: Some(1), ..arguments }, trials).exit()
 }
 
 fn trial(name: &str, test: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
@@ -212,8 +212,10 @@ enum Broken {
     FillsTheMemory,
 }
 
+struct BrokenCheck(Broken, SocketAddr);
+
 #[async_trait::async_trait]
-impl Check for (Broken, SocketAddr) {
+impl Check for BrokenCheck {
     async fn run(&self, _: Instant) -> Result<(), Failure> {
         let address = self.1;
         match self.0 {
@@ -240,7 +242,7 @@ fn tells_what_is_wrong() -> Result<(), String> {
         (Broken::FillsTheMemory, "the process has grown"),
     ] {
         let peer = Peer::start(Manner::BlackHole);
-        let check = Arc::new((broken, peer.address));
+        let check = Arc::new(BrokenCheck(broken, peer.address));
         let named = Named { name: "it".to_owned(), timeout: Duration::from_mins(1), critical: true, check };
         match holds(named, &peer, false) {
             Err(why) if why.contains(expected) => {}

@@ -168,7 +168,7 @@ impl Worker {
     }
 
     fn beat<'a>(&'a self, line: &'a [u8]) -> Beat<'a> {
-        Beat { record: &self.record, line, takes_work: self.takes_work }
+        Beat { record: &self.record, line, takes_work: self.takes_work, age_ms: 0 }
     }
 
     /// What it says now.

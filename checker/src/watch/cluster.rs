@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::fleet::{Error, Fleet, Member, Url};
 use heartbeat::verdict::Verdict;
-use shared::checks::cluster::fleet::{drop_succeeded, is_fresh, read_all};
+use shared::checks::cluster::fleet::{drop_succeeded, read_all};
 
 use super::events::Wake;
 use super::row::{Account, Row};
@@ -131,7 +131,7 @@ impl Source for Cluster {
 }
 
 fn ask(fleet: &mut Fleet) -> Result<(Vec<Row>, bool), Error> {
-    let keep = |member: &Member| Some((is_fresh(member), judged(member)));
+    let keep = |member: &Member| Some((member.is_fresh(), judged(member)));
     let (mut rows, more) = read_all(fleet, MOST, Instant::now() + PATIENCE, keep)?;
     drop_succeeded(&mut rows, |(fresh, row)| (&row.worker, *fresh, row.age_ms.unwrap_or_default()));
     let mut rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();

@@ -178,8 +178,11 @@ pub fn beat_as(server: &Server, records: &[Record], takes_work: bool) {
             line
         })
         .collect();
-    let beats: Vec<_> =
-        records.iter().zip(&lines).map(|(record, line)| Beat { record, line, takes_work }).collect();
+    let beats: Vec<_> = records
+        .iter()
+        .zip(&lines)
+        .map(|(record, line)| Beat { record, line, takes_work, age_ms: 0 })
+        .collect();
     for outcome in server.fleet("orders").publish(&beats, Instant::now() + SOON).unwrap() {
         outcome.unwrap();
     }

@@ -277,7 +277,8 @@ impl Publisher {
             self.roster.done(&outcome.told);
         }
         let mut errands = self.roster.farewell();
-        let rest = errands.split_off(errands.len().min(PROBE));
+        let first = if self.pace.answered { errands.len() } else { PROBE };
+        let rest = errands.split_off(errands.len().min(first));
         for errands in [errands, rest] {
             if let Err(why) = self.carry(errands, until) {
                 tell(format_args!("heartbeat: cannot withdraw from Redis: {why}"));

@@ -33,6 +33,12 @@ fn a_member_is_read_from_its_entry_and_its_scores() {
     let fresh = member(112_000, "130000", "130000", "30000\nw\nh").expect("a member");
     assert_eq!((fresh.age_ms, fresh.takes_work), (12_000, true));
     assert_eq!(fresh.judge(None).verdict, Verdict::Unknown, "its record was evicted");
+    let at_the_end = member(130_000, "130000", "130000", "30000\nw\nh").expect("a member");
+    assert!(!at_the_end.is_fresh() && !at_the_end.takes_work);
+    assert_eq!(at_the_end.judge(None).verdict, Verdict::Silent, "as it is counted");
+    let gone = member(100_500, "100000", "0", "30000 700\norders@web-3\nweb-3").expect("a member");
+    assert_eq!((gone.age_ms, gone.promise_ms, gone.is_fresh()), (1_200, 30_000, false));
+    assert_eq!(gone.judge(None).verdict, Verdict::Gone);
     assert!(member(4_000_000, "399999", "0", "30000\nw\nh").is_none(), "forgotten");
 }
 
@@ -42,8 +48,20 @@ fn what_is_no_entry_of_ours_is_no_member() {
     for score in ["", "nan", "inf", "-inf", "-1", "1e300", "x"] {
         assert!(member(1, score, "0", "30000\nw\nh").is_none(), "{score}");
     }
-    let entries =
-        ["", "30000", "30000\nw", "x\nw\nh", "1\n\nh", "1\nw\n", "1\nw\nh\nq", "-1\nw\nh", "1\n\u{1b}[2J\nh"];
+    let entries = [
+        "",
+        "30000",
+        "30000\nw",
+        "30000 \nw\nh",
+        "30000 x\nw\nh",
+        "30000 1 2\nw\nh",
+        "x\nw\nh",
+        "1\n\nh",
+        "1\nw\n",
+        "1\nw\nh\nq",
+        "-1\nw\nh",
+        "1\n\u{1b}[2J\nh",
+    ];
     for entry in entries {
         assert!(member(1, "100000", "0", entry).is_none(), "{entry:?}");
     }
@@ -64,6 +82,8 @@ fn a_record_is_judged_on_the_servers_clock_whatever_the_workers_said() {
         age_ms,
         promise_ms: record.promise_ms,
         takes_work: true,
+        lost_at_ms: u64::MAX,
+        now_ms: 0,
         found,
     };
     let found = || fleet.read(record.id, &line);

@@ -42,6 +42,8 @@ fn a_publisher_and_a_checker_do_with_the_least_rights() {
         let error = fleet.count(&[], soon()).expect_err("a denial");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
+    let mut publisher = Fleet::new(url(&redis, "publisher", "S3cret").parse().unwrap(), "c");
+    publisher.lose(&[(&worker.record(), 1)], soon()).unwrap().remove(0).expect("the right to");
     worker.heartbeat.stop().unwrap();
     assert_eq!(redis.keys(), Vec::<String>::new());
     let denied: Vec<redis::Value> = redis.ask("ACL LOG");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use heartbeat::fleet::{Beat, Cursor, Fleet, Member};
+use heartbeat::fleet::{Beat, Cursor, Fleet, Fleets, Member, News};
 use heartbeat::record::Record;
 use heartbeat::verdict::Verdict;
 
@@ -26,7 +26,7 @@ fn fleet(redis: &Server) -> Fleet {
 
 fn publish(fleet: &mut Fleet, workers: &[(Record, Vec<u8>)]) {
     let beats: Vec<_> =
-        workers.iter().map(|(record, line)| Beat { record, line, takes_work: true }).collect();
+        workers.iter().map(|(record, line)| Beat { record, line, takes_work: true, age_ms: 0 }).collect();
     for outcome in fleet.publish(&beats, soon()).unwrap() {
         outcome.unwrap();
     }
@@ -74,7 +74,10 @@ fn many_are_published_counted_and_listed_in_pages() {
     assert_eq!(named.iter().map(|member| member.worker.as_str()).collect::<Vec<_>>(), ["w7", "w2499"]);
     for (records, left) in [(&workers[..2_000], 500), (&workers[2_000..], 0)] {
         let records: Vec<_> = records.iter().map(|(record, _)| record).collect();
-        fleet.withdraw(&records, soon()).unwrap();
+        let asked = redis.calls("evalsha") + redis.calls("eval");
+        assert!(fleet.withdraw(&records, soon()).unwrap().iter().all(Result::is_ok));
+        // By the hundreds, and so at a small part of the cost of a beat each. New scripts are asked for twice.
+        assert!(redis.calls("evalsha") + redis.calls("eval") <= asked + 2 * 4);
         assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [left]);
     }
     assert_eq!(redis.keys(), Vec::<String>::new());
@@ -108,7 +111,7 @@ fn the_lost_are_named_until_they_return_or_are_forgotten() {
 
     // For who forgets at once there is none, and the next beat clears up.
     let mut forgetful = self::fleet(&redis).forget_ms(1);
-    assert!(forgetful.lost(10, soon()).unwrap().lost.is_empty());
+    until("a millisecond", SOON, || forgetful.lost(10, soon()).unwrap().lost.is_empty().then_some(()));
     assert_eq!(forgetful.count(&[], soon()).unwrap().lost, 0);
     until("one of the next beats has cleared up", SOON, || {
         publish(&mut forgetful, &[record(3, "well", 60_000)]);
@@ -116,6 +119,124 @@ fn the_lost_are_named_until_they_return_or_are_forgotten() {
     });
     assert_eq!(redis.ask::<u64>("HLEN heartbeat:{c}:names"), 4);
     assert_eq!(redis.ask::<u64>("ZCARD heartbeat:{c}:queue:mail"), 2);
+}
+
+#[test]
+fn one_that_is_seen_to_be_gone_is_lost_at_once_with_its_true_silence_and_back_with_its_next_beat() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    let workers = [record(1, "gone", 30_000), record(2, "well", 30_000)];
+    publish(&mut fleet, &workers);
+    let call_lost = |fleet: &mut Fleet, silent_ms| {
+        fleet.lose(&[(&workers[0].0, silent_ms)], soon()).unwrap().remove(0).unwrap();
+    };
+    let begun = Instant::now();
+    call_lost(&mut fleet, 1_200);
+    let counts = fleet.count(&["mail"], soon()).unwrap();
+    assert_eq!((counts.fresh, counts.ready, counts.queues, counts.lost), (1, 1, vec![1], 1));
+    let silence = |fleet: &mut Fleet| {
+        let losses = fleet.lost(10, soon()).unwrap().lost;
+        let [lost] = &losses[..] else { panic!("{losses:?}") };
+        assert_eq!((lost.worker.as_str(), lost.promise_ms), ("gone", 30_000));
+        let most = 1_200 + u64::try_from(begun.elapsed().as_millis()).unwrap() + 1;
+        assert!((1_200..=most).contains(&lost.silent_ms), "{lost:?}, {most}");
+        lost.silent_ms
+    };
+    let first = silence(&mut fleet);
+    let named = fleet.named(&["gone"], soon()).unwrap().remove(0);
+    assert!(!named.is_fresh() && !named.takes_work);
+    let judgement = named.judge(None);
+    assert_eq!(judgement.verdict, Verdict::Gone);
+    assert!(judgement.to_string().starts_with("its process is no more, last beat 1.2 s ago"), "{judgement}");
+
+    // Who says it once more, later, says the same.
+    until("a longer silence", SOON, || (silence(&mut fleet) > first + 50).then_some(()));
+    let lost_at = || redis.ask::<u64>(&format!("ZSCORE heartbeat:{{c}}:workers {}", workers[0].0.id));
+    let before = lost_at();
+    call_lost(&mut fleet, 1_200 + u64::try_from(begun.elapsed().as_millis()).unwrap());
+    assert_eq!(lost_at(), before);
+    silence(&mut fleet);
+
+    publish(&mut fleet, &workers);
+    assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [2]);
+    assert_eq!(fleet.named(&["gone"], soon()).unwrap()[0].judge(None).verdict, Verdict::Alive);
+}
+
+#[test]
+fn one_that_redis_has_never_heard_of_can_be_lost_and_takes_nobodys_name() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis).forget_ms(60_000);
+    let (old, new) = (record(1, "w", 30_000), record(2, "w", 30_000));
+    publish(&mut fleet, std::slice::from_ref(&new));
+    redis.ask::<()>("PERSIST heartbeat:{c}:names");
+    fleet.lose(&[(&old.0, 500)], soon()).unwrap().remove(0).unwrap();
+    assert_eq!(fleet.named(&["w"], soon()).unwrap()[0].id, new.0.id);
+    assert!(fleet.lost(10, soon()).unwrap().lost.is_empty(), "it has started anew");
+    fleet.withdraw(&[&new.0], soon()).unwrap();
+    assert_eq!(fleet.lost(10, soon()).unwrap().lost.len(), 1);
+    for key in ["workers", "names"] {
+        assert!(redis.ask::<i64>(&format!("PTTL heartbeat:{{c}}:{key}")) > 60_000, "{key} stays for ever");
+    }
+}
+
+#[test]
+fn a_beat_that_is_told_late_is_lost_no_later_and_its_silence_is_true() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    let (record, line) = record(1, "w", 3_000);
+    let beat = |age_ms| Beat { record: &record, line: &line, takes_work: true, age_ms };
+    fleet.publish(&[beat(2_900)], soon()).unwrap().remove(0).unwrap();
+    let begun = Instant::now();
+    until("a loss", SOON, || (fleet.count(&[], soon()).unwrap().lost == 1).then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let lost = fleet.lost(1, soon()).unwrap().lost.remove(0);
+    assert!((3_000..6_000).contains(&lost.silent_ms) && lost.promise_ms == 3_000, "{lost:?}");
+}
+
+#[test]
+fn the_news_of_many_clusters_go_over_one_connection_in_one_round_trip() {
+    let redis = Server::start(&[]);
+    let mut fleets = Fleets::new(redis.url().parse().unwrap());
+    let workers: Vec<_> = (0..30)
+        .map(|n| {
+            let (mut record, mut line) = record(n, &format!("w{n}"), 30_000);
+            record.cluster = format!("c{}", n % 10);
+            record.write(&mut line);
+            (record, line)
+        })
+        .collect();
+    let beats: Vec<_> = workers
+        .iter()
+        .map(|(record, line)| News::Beat(Beat { record, line, takes_work: true, age_ms: 0 }))
+        .collect();
+    let connections = || redis.ask::<String>("INFO stats");
+    let received = |info: String| -> u64 {
+        let line = info.lines().find_map(|line| line.strip_prefix("total_connections_received:")).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let before = received(connections());
+    assert!(fleets.tell(&beats, soon()).iter().all(Result::is_ok));
+    // The first answer tells that there is no such script; from then on there is.
+    let first = redis.calls("evalsha");
+    let mixed: Vec<_> = workers
+        .iter()
+        .enumerate()
+        .map(|(n, (record, line))| match n {
+            0..10 => News::Stopped(record),
+            10..20 => News::Lost { record, silent_ms: 70 },
+            _ => News::Beat(Beat { record, line, takes_work: false, age_ms: 0 }),
+        })
+        .collect();
+    assert!(fleets.tell(&mixed, soon()).iter().all(Result::is_ok));
+    // Of the ten that stop, one of each cluster.
+    assert_eq!(redis.calls("evalsha"), first + 30);
+    let other = received(connections());
+    // One is theirs; each question of this test is another.
+    assert!(other - before <= 1 + 4, "{before} {other}");
+    for cluster in ["c0", "c7"] {
+        let counts = Fleet::new(redis.url().parse().unwrap(), cluster).count(&[], soon()).unwrap();
+        assert_eq!((counts.fresh, counts.ready, counts.lost), (1, 0, 1), "{cluster}");
+    }
 }
 
 #[test]

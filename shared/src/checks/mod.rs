@@ -2,12 +2,24 @@
 //!
 //! A new kind is a file and two lines here: its `mod`, and its place in [`KINDS`].
 
+#[cfg(feature = "run")]
+pub mod battery;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
 pub mod command;
 #[cfg(feature = "run")]
+pub mod cpu;
+#[cfg(feature = "run")]
+pub mod disk;
+#[cfg(feature = "mail")]
+pub mod mail;
+#[cfg(feature = "run")]
+pub mod memory;
+#[cfg(feature = "run")]
 pub mod tcp;
+#[cfg(feature = "run")]
+pub mod temperature;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -16,9 +28,16 @@ use crate::kind::Kind;
 /// Every kind of check that this build has, by name.
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
+    Kind::of::<battery::Battery>(),
     #[cfg(feature = "redis")]
     Kind::of::<cluster::check::Cluster>(),
     Kind::of::<command::Command>(),
+    Kind::of::<cpu::Cpu>(),
+    Kind::of::<disk::Disk>(),
+    #[cfg(feature = "mail")]
+    Kind::of::<mail::Mail>(),
+    Kind::of::<memory::Memory>(),
     Kind::of::<tcp::Tcp>(),
+    Kind::of::<temperature::Temperature>(),
     Kind::of::<worker::check::Worker>(),
 ];

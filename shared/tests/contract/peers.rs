@@ -130,13 +130,13 @@ fn talk(manner: Manner, mut stream: TcpStream, over: &AtomicBool) -> std::io::Re
 }
 
 fn endless(stream: &mut TcpStream, over: &AtomicBool) -> std::io::Result<()> {
-    let bytes = [b'a'; 64 * 1024];
+    let bytes = [b'a'; 16 * 1024];
     while !over.load(Ordering::Relaxed) {
         match stream.write(&bytes) {
             Ok(_) => {}
             // Looking whether the other side has gone has made it so.
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_millis(5))
+                thread::sleep(Duration::from_millis(5));
             }
             Err(error) => return Err(error),
         }

@@ -272,17 +272,22 @@ impl Roster {
         living.filter_map(Worker::record).map(name_of).collect()
     }
 
-    /// The farewell: everybody who is there, but for those that tell Redis of themselves and those that are lost.
-    pub fn farewell(&self) -> Vec<Errand> {
-        let there = |worker: &&Worker| {
+    /// The farewell: everybody who is there, but for those that tell Redis of themselves and those that are lost. Nobody is
+    /// known any more after it.
+    pub fn farewell(&mut self) -> Vec<Errand> {
+        let there = |worker: &Worker| {
             worker.attempted
                 && worker.told != Told::Lost
                 && !matches!(worker.verdict, Verdict::Gone)
                 && !worker.beats_by_itself()
         };
-        let there = self.workers.values().filter(there).filter_map(Worker::record);
-        let all = there.chain(self.leaving.values());
-        all.map(Errand::withdrawal).collect()
+        let there = self.workers.drain().map(|(_, worker)| worker).filter(there);
+        let there = there.filter_map(|worker| match worker.seen {
+            Observation::Record(record) => Some(*record),
+            _ => None,
+        });
+        let all = there.chain(self.leaving.drain().map(|(_, record)| record));
+        all.map(|record| Errand { record, what: What::Withdrawal, age_ms: 0 }).collect()
     }
 
     /// Takes note of what Redis has been told.

@@ -41,6 +41,11 @@ fn a_killed_worker_leaves_the_queue_within_an_interval_and_is_named_as_lost() {
     assert!(took < INTERVAL + SLACK, "{took:?}");
     let lost = scene.lost();
     assert_eq!(lost.iter().map(|lost| lost.worker.as_str()).collect::<Vec<_>>(), ["killed"]);
+    // Its last beat was an interval before its end, at most; what it had promised is no part of that.
+    let silent = Duration::from_millis(lost[0].silent_ms);
+    assert!(silent < begun.elapsed() + Duration::from_millis(100) + SLACK, "{silent:?}");
+    let named = scene.fleet().named(&["killed"], crate::scene::soon()).unwrap();
+    assert_eq!(named[0].judge(None).verdict, Verdict::Gone);
     // It stays so, though its file is still there.
     assert!(scene.file("killed").exists());
     std::thread::sleep(INTERVAL * 3);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::bench::some;
+use crate::bench::{some, until};
 use crate::scene::{INTERVAL, Scene};
 
 /// Looks all the time whether the counts stay what they are.
@@ -59,6 +59,12 @@ fn workers_of_several_clusters_share_a_folder() {
     let _one = scene.worker("one").start().unwrap();
     let _other = scene.worker("other").cluster("d").start().unwrap();
     scene.until_counts(1, 1);
+    until("a worker of the other cluster", || scene.redis.ask::<u64>("ZCARD heartbeat:{d}:workers") == 1);
+    // The test's own questions come and go.
+    until("one connection for both", || {
+        let clients: String = scene.redis.ask("CLIENT LIST");
+        clients.lines().filter(|client| client.contains(" laddr=127.0.0.1:")).count() == 1
+    });
     let mut fleet = heartbeat::fleet::Fleet::new(scene.redis.url().parse().unwrap(), "d");
     some("a worker of the other cluster", || {
         (fleet.count(&[], crate::scene::soon()).unwrap().ready == 1).then_some(())

@@ -1,10 +1,11 @@
 -- One beat of one worker.
 -- KEYS: stat, workers, names, ready, one for each queue
--- ARGV: id, record, promise in ms, whether it takes work (1 or 0), worker, host, forget in ms, most to prune
+-- ARGV: id, record, promise in ms, whether it takes work (1 or 0), worker, host, forget in ms, most to prune,
+--       what is left of the promise in ms
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local id, promise, worker = ARGV[1], ARGV[3], ARGV[5]
-local lost_at = string.format('%.0f', now + promise)
+local id, promise, worker, left = ARGV[1], ARGV[3], ARGV[5], ARGV[9]
+local lost_at = string.format('%.0f', now + left)
 local takes_work = ARGV[4] == '1'
 
 -- First, because a server that is out of memory refuses what follows.
@@ -12,11 +13,14 @@ if not takes_work then
   for i = 4, #KEYS do redis.call('ZREM', KEYS[i], id) end
 end
 
-redis.call('SET', KEYS[1], ARGV[2], 'PX', promise)
+redis.call('SET', KEYS[1], ARGV[2], 'PX', left)
 local new = redis.call('ZADD', KEYS[2], lost_at, id) == 1
 -- Where the index was evicted, the names of who was in it have nobody left to prune them.
 if new and redis.call('ZCARD', KEYS[2]) == 1 then redis.call('DEL', KEYS[3]) end
-if redis.call('HSETNX', KEYS[3], id, promise .. '\n' .. worker .. '\n' .. ARGV[6]) == 1 or new then
+local entry, known = promise .. '\n' .. worker .. '\n' .. ARGV[6], redis.call('HGET', KEYS[3], id)
+-- One that somebody has called lost beats again: it is not.
+if known ~= entry then redis.call('HSET', KEYS[3], id, entry) end
+if not known or new then
   redis.call('HSET', KEYS[3], '=' .. worker, id)
   new = true
 end
@@ -45,7 +49,7 @@ for i = 2, #KEYS do
       end
     end
   end
-  local left = redis.call('PTTL', key)
-  if left ~= -2 and left < keep then redis.call('PEXPIRE', key, 2 * keep) end
+  local ttl = redis.call('PTTL', key)
+  if ttl ~= -2 and ttl < keep then redis.call('PEXPIRE', key, 2 * keep) end
 end
 return now

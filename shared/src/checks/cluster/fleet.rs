@@ -123,7 +123,7 @@ impl Settings {
             Some(member) if !self.question.counts_here(&member.host) => {
                 Some(format!("is on host {}", member.host))
             }
-            Some(member) if !is_fresh(member) => Some(format!("silent for {}", Human(member.age_ms))),
+            Some(member) if !member.is_fresh() => Some(format!("silent for {}", Human(member.age_ms))),
             Some(member) if self.question.policy.want == Want::Ready && !member.takes_work => {
                 let judgement = member.judge(None);
                 Some(format!("takes no work ({}: {judgement})", judgement.verdict))
@@ -153,16 +153,11 @@ impl Listed {
             host: member.host.clone(),
             verdict: member.judge(None).verdict,
             age_ms: Some(member.age_ms),
-            fresh: is_fresh(member),
+            fresh: member.is_fresh(),
             takes_work: member.takes_work,
             queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
         }
     }
-}
-
-/// Whether a worker has beaten within its promise, as Redis counts it.
-pub fn is_fresh(member: &Member) -> bool {
-    member.age_ms < member.promise_ms
 }
 
 /// Reads all members, page by page, and keeps what `keep` makes of them, `most` at most; whether there are more.
