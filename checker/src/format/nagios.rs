@@ -1,4 +1,4 @@
-//! A monitoring plugin's one line: `HEARTBEAT STATE - what | performance data` (Monitoring Plugins Development
+//! A monitoring plugin's one line: `HEARTBEAT STATE - what | performance data`, `CHECKS …` of a report (Monitoring Plugins Development
 //! Guidelines), and its exit status.
 
 use std::fmt::Write;
@@ -83,7 +83,7 @@ pub fn report_state(report: &Report) -> PluginState {
 /// A report, with each check's time; the checks follow as the plugin's long output.
 #[cfg(feature = "run")]
 pub fn report(subset: &str, report: &Report) -> String {
-    let mut text = text(report_state(report), &super::text::summary(subset, report));
+    let mut text = service("CHECKS", report_state(report), &super::text::summary(subset, report));
     let data = report
         .outcomes
         .iter()
@@ -106,6 +106,10 @@ fn label(queue: &str) -> String {
 }
 
 fn text(state: PluginState, what: &str) -> String {
+    service("HEARTBEAT", state, what)
+}
+
+fn service(name: &str, state: PluginState, what: &str) -> String {
     let word = match state {
         PluginState::Ok => "OK",
         PluginState::Warning => "WARNING",
@@ -113,7 +117,7 @@ fn text(state: PluginState, what: &str) -> String {
         PluginState::Unknown => "UNKNOWN",
     };
     // Performance data begin at the first bar.
-    format!("HEARTBEAT {word} - {}", Plain(what)).replace('|', "\\u{7c}")
+    format!("{name} {word} - {}", Plain(what)).replace('|', "\\u{7c}")
 }
 
 fn seconds(ms: u64) -> String {

@@ -115,7 +115,7 @@ fn talk(manner: Manner, mut stream: TcpStream, over: &AtomicBool) -> std::io::Re
         }
         Manner::Garbage => {
             let bytes: Vec<u8> =
-                (0..512_u16).map(|number| u8::try_from(number * 197 % 256).unwrap()).collect();
+                (0..512_u32).map(|number| u8::try_from(number * 197 % 256).unwrap()).collect();
             stream.write_all(&bytes)?;
             stream.shutdown(Shutdown::Both)?;
         }
