@@ -50,6 +50,15 @@ def own_broker(tmp_path):
     server.end()
 
 
+@pytest.fixture(scope="session")
+def rabbitmq():
+    """One RabbitMQ for all tests that do not break it; it takes many times as long to start as a Redis."""
+    with tempfile.TemporaryDirectory(prefix="heartbeat-rabbitmq-") as folder:
+        server = harness.start_rabbitmq(folder)
+        yield server
+        server.end()
+
+
 def pytest_configure():
     for binary in (harness.CHECKER, harness.HEARTBEAT):
         if not os.access(binary, os.X_OK):

@@ -18,6 +18,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 CHECKER = Path(os.environ.get("CHECKER_BIN", TARGET / "debug" / "checker")).absolute()
+# A server that takes Redis' settings: another one is `tests/run valkey`'s.
+REDIS_SERVER = os.environ.get("REDIS_SERVER", "redis-server")
 HEARTBEAT = Path(os.environ.get("HEARTBEAT_BIN", TARGET / "debug" / "heartbeat")).absolute()
 
 
@@ -187,7 +189,7 @@ class Redis(Program):
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         super().__init__(
-            ["redis-server", "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
+            [REDIS_SERVER, "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
         )
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
@@ -206,6 +208,85 @@ def start_redis(folder, attempts=3):
         server = Redis(folder)
         try:
             until(server.answers, what="redis-server answers")
+            return server
+        except AssertionError:
+            server.end()
+            if attempt == attempts - 1:
+                raise
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class RabbitMQ(Program):
+    """A RabbitMQ of the test's own: node name, ports, folders, cookie and epmd are nobody else's.
+
+    Debian's own start script goes to the package's user and folders, so the one below it is run. The node's epmd is started
+    here too, in the foreground and in a session of ours: one that Erlang starts by itself would outlive the tests.
+    """
+
+    def __init__(self, folder, config=""):
+        self.folder = Path(folder)
+        self.port, self.distribution, self.epmd_port = free_port(), free_port(), free_port()
+        (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self.port}\n{config}\n")
+        (self.folder / "enabled_plugins").write_text("[].\n")
+        cookie = self.folder / ".erlang.cookie"
+        cookie.write_text("tests")
+        cookie.chmod(0o400)
+        self.env = environment(
+            HOME=self.folder,
+            ERL_EPMD_PORT=self.epmd_port,
+            ERL_EPMD_ADDRESS="127.0.0.1",
+            RABBITMQ_NODENAME=f"tests-{self.port}@localhost",
+            RABBITMQ_DIST_PORT=self.distribution,
+            RABBITMQ_CONFIG_FILE=self.folder / "rabbitmq.conf",
+            RABBITMQ_CONF_ENV_FILE=self.folder / "no-such-file",
+            RABBITMQ_ENABLED_PLUGINS_FILE=self.folder / "enabled_plugins",
+            RABBITMQ_MNESIA_BASE=self.folder / "mnesia",
+            RABBITMQ_LOG_BASE=self.folder / "log",
+            RABBITMQ_PID_FILE=self.folder / "pid",
+            # One scheduler: many tests run beside it.
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 +sbwt none",
+        )
+        self.epmd = Program(["epmd", "-port", self.epmd_port, "-address", "127.0.0.1"], self.env, self.folder)
+        super().__init__(["/usr/lib/rabbitmq/bin/rabbitmq-server"], self.env, self.folder)
+        self.url = f"amqp://127.0.0.1:{self.port}//"
+
+    def answers(self):
+        """Whether a client is greeted: the listeners open last."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"rabbitmq-server ended:\n{self.output}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return connection.recv(1) == b"\x01"
+        return False
+
+    def ctl(self, *arguments):
+        """What `rabbitmqctl` answers, which takes seconds: an Erlang of its own."""
+        command = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "--quiet", *arguments]
+        done = subprocess.run(command, env=self.env, cwd=self.folder, capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout
+
+    def beam(self):
+        """The Erlang machine itself: what to stop where the broker is to freeze."""
+        return next(
+            pid for pid in session_members(self.pid) if Path(f"/proc/{pid}/comm").read_text().startswith("beam")
+        )
+
+    def end(self):
+        super().end()
+        self.epmd.end()
+
+
+def start_rabbitmq(folder, config="", attempts=3):
+    """A broker that answers. A free port may be taken by another process before RabbitMQ has it: then others."""
+    for attempt in range(attempts):
+        server = RabbitMQ(folder, config)
+        try:
+            until(server.answers, timeout=180, what="rabbitmq-server answers")
             return server
         except AssertionError:
             server.end()

@@ -11,6 +11,14 @@ const VARIABLE: &str = "HEARTBEAT_REDIS_URL";
 #[derive(Clone)]
 pub struct Unread(String);
 
+#[cfg(feature = "celery")]
+impl Unread {
+    /// For who reads it, and never for showing.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<String> for Unread {
     fn from(text: String) -> Self {
         Self(text)

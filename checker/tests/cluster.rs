@@ -182,6 +182,21 @@ fn only_workers_of_a_host_count_where_one_is_named() {
     assert_eq!(ask(&server, "--host self --min 2").code, Some(1));
 }
 
+#[test]
+fn whose_record_was_evicted_still_counts_for_its_host_and_its_queues() {
+    let server = four_workers();
+    server.ask(&format!("DEL heartbeat:{{orders}}:stat:{:032x}", 2));
+    for (words, code) in [
+        ("--host web-1 --min 2 --queue mail:2 --queue pdf:1", 0),
+        ("--host web-1 --queue pdf:2", 1),
+        ("--for live --queue mail:3", 0),
+        ("--for live --queue mail:4", 1),
+    ] {
+        let told = ask(&server, words);
+        assert_eq!(told.code, Some(code), "{words}: {told:?}");
+    }
+}
+
 // --- real workers -----------------------------------------------------------------------------------------------
 
 #[test]
@@ -203,6 +218,9 @@ fn a_real_worker_is_counted_and_a_clean_stop_takes_it_away_at_once() {
 
 #[test]
 fn a_killed_worker_is_counted_out_after_its_promise_and_named() {
+    if let Ok(url) = std::env::var("VICTIM_OF") {
+        return be_the_victim(url);
+    }
     let server = Server::start(&[]);
     let _other = worker(&server, "w1", &["mail"]);
     let mut victim = Victim::start(&server);
@@ -225,7 +243,7 @@ impl Victim {
     fn start(server: &Server) -> Self {
         let program = std::env::current_exe().unwrap();
         let mut command = Command::new(program);
-        command.args(["a_worker_to_be_killed", "--exact", "--ignored"]).env("VICTIM_OF", server.url());
+        command.args([VICTIM, "--exact"]).env("VICTIM_OF", server.url());
         Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
@@ -242,10 +260,10 @@ impl Drop for Victim {
     }
 }
 
-#[test]
-#[ignore = "no test: what other tests start and kill"]
-fn a_worker_to_be_killed() {
-    let Ok(url) = std::env::var("VICTIM_OF") else { return };
+/// Its process is that test's own program, started once more.
+const VICTIM: &str = "a_killed_worker_is_counted_out_after_its_promise_and_named";
+
+fn be_the_victim(url: String) {
     let builder = heartbeat::Heartbeat::builder().environment(|_| None).no_file().redis(url);
     let builder = builder.cluster("orders").worker("victim").queues(["mail"]);
     let _beats =

@@ -258,6 +258,11 @@ impl Builder {
         process::spawn_undisturbed("heartbeat", move || publisher.run(&sender))
             .map_err(|error| system("cannot start the publisher's thread", error))?;
         process::stop_at_exit(id, Arc::downgrade(&shared) as Weak<Shared>);
+        #[cfg(not(feature = "redis"))]
+        if settings.redis_is_asked_for {
+            told!(warn, "heartbeat: {NO_REDIS}");
+            shared.note_error(NO_REDIS.to_owned());
+        }
         let path = settings.file.unwrap_or_default();
         match first_beat.recv_timeout(START_WAIT) {
             Ok(Ok(())) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(Heartbeat {
@@ -300,8 +305,14 @@ struct Settings {
     drain_deadline_ms: Option<u64>,
     #[cfg(feature = "redis")]
     redis: Option<Url>,
+    #[cfg(not(feature = "redis"))]
+    redis_is_asked_for: bool,
     extras: Extras,
 }
+
+/// A worker does not fail for it, and it is not kept from anybody who looks.
+#[cfg(not(feature = "redis"))]
+const NO_REDIS: &str = "HEARTBEAT_REDIS_URL is set, and nothing goes to Redis: this program was built without the feature `redis`";
 
 impl Settings {
     fn of(builder: Builder) -> Result<Self, Error> {
@@ -383,6 +394,8 @@ impl Settings {
             drain_deadline_ms: builder.drain_deadline.map(millis),
             #[cfg(feature = "redis")]
             redis: environment.redis(builder.redis)?,
+            #[cfg(not(feature = "redis"))]
+            redis_is_asked_for: environment.path("HEARTBEAT_REDIS_URL").is_some(),
             extras: Extras {
                 #[cfg(feature = "endpoint")]
                 endpoint: builder.endpoint.map(crate::endpoint::Endpoint::bind).transpose()?,

@@ -47,6 +47,9 @@ use crate::verdict::{Evidence, Judgement, Machine, Process, Verdict, judge};
 /// The most members that one page can hold.
 pub const MAX_PAGE: usize = 1_000;
 
+/// Of how many members one command asks: about a quarter of a millisecond, in which the server serves nobody else.
+const PORTION: usize = 100;
+
 /// One cluster's keys in one Redis, for who publishes and who reads.
 ///
 /// The connection is made by the first call and kept; one that has died meanwhile is replaced within the call.
@@ -161,6 +164,9 @@ pub struct Losses {
     pub more: bool,
 }
 
+/// Members with the moments at which they are lost.
+type Scores = Vec<(Id, u64)>;
+
 /// Whether a worker of which its own record says this, and which is judged so, can take work.
 pub fn takes_work(record: &Record, verdict: Verdict) -> bool {
     matches!(record.status, Status::Idle | Status::Busy)
@@ -243,6 +249,65 @@ impl Fleet {
     /// `size` is about how many there will be, at most [`MAX_PAGE`]. A member that was there all the time is on some page;
     /// one that came or went meanwhile may be. One may come twice.
     pub fn members(&mut self, cursor: &Cursor, size: usize, until: Instant) -> Result<Page, Error> {
+        let (now_ms, scores, next) = self.scan(cursor, size, until)?;
+        Ok(Page { members: self.fetch(now_ms, &scores, until)?, next })
+    }
+
+    /// The same page, of which only the members of this host are given, and of nobody else a record is read.
+    pub fn members_on(
+        &mut self,
+        host: &str,
+        cursor: &Cursor,
+        size: usize,
+        until: Instant,
+    ) -> Result<Page, Error> {
+        let (now_ms, mut scores, next) = self.scan(cursor, size, until)?;
+        let names = scores.chunks(PORTION).map(|scores| about_each("HMGET", self.keys.names(), scores));
+        let names: Vec<_> = names.collect();
+        let mut entries = Vec::with_capacity(scores.len());
+        for answer in self.client.ask(&names, until)? {
+            let [portion] = self.arrays([answer])?;
+            entries.extend(portion);
+        }
+        if entries.len() != scores.len() {
+            return Err(self.garbled());
+        }
+        let mut entries = entries.iter();
+        scores.retain(|(id, lost_at_ms)| {
+            let member = entries.next().and_then(|entry| self.member(now_ms, *id, *lost_at_ms, entry));
+            member.is_some_and(|member| member.host == host)
+        });
+        Ok(Page { members: self.fetch(now_ms, &scores, until)?, next })
+    }
+
+    /// Whether each of these members took work from this queue at its last beat, whatever has become of its record: one
+    /// round trip.
+    pub fn take_from(&mut self, queue: &str, members: &[Id], until: Instant) -> Result<Vec<bool>, Error> {
+        let members: Vec<_> = members.iter().map(|id| (*id, 0)).collect();
+        let key = self.keys.queue(queue);
+        let portions = members.chunks(PORTION).map(|members| about_each("ZMSCORE", key.clone(), members));
+        let mut questions = vec![Ask::Command(cmd("TIME"))];
+        questions.extend(portions);
+        let mut answers = self.client.ask(&questions, until)?.into_iter();
+        let [time] = self.arrays(&mut answers)?;
+        let now_ms = time_ms(&time).ok_or_else(|| self.garbled())?;
+        let mut take = Vec::with_capacity(members.len());
+        for answer in answers {
+            let [scores] = self.arrays([answer])?;
+            take.extend(
+                scores.iter().map(|score| moment(score).is_some_and(|lost_at_ms| lost_at_ms > now_ms)),
+            );
+        }
+        if take.len() == members.len() { Ok(take) } else { Err(self.garbled()) }
+    }
+
+    /// One page of the index: the server's clock, who is there with the moment at which it is lost, and what comes next.
+    fn scan(
+        &mut self,
+        cursor: &Cursor,
+        size: usize,
+        until: Instant,
+    ) -> Result<(u64, Scores, Option<Cursor>), Error> {
         let mut scan = cmd("ZSCAN");
         let size = size.clamp(1, MAX_PAGE);
         scan.arg(self.keys.workers()).arg(cursor.0.as_str()).arg("COUNT").arg(size);
@@ -254,7 +319,8 @@ impl Fleet {
         };
         let next = next.ok_or_else(|| self.garbled())?;
         let next = if next == "0" { None } else { Some(Cursor(next.to_owned())) };
-        Ok(Page { members: self.fetch(&time, found, until)?, next })
+        let (now_ms, scores) = self.scores(&time, found)?;
+        Ok((now_ms, scores, next))
     }
 
     /// The members of these names, with their records: two round trips. A name that is not known is left out.
@@ -263,7 +329,10 @@ impl Fleet {
         let arguments = workers.iter().map(|worker| worker.as_bytes().to_vec()).collect();
         let answer = self.array(Ask::Script { script: &keys::NAMED, keys, arguments }, until)?;
         match &answer[..] {
-            [Value::Array(time), Value::Array(found)] => self.fetch(time, found, until),
+            [Value::Array(time), Value::Array(found)] => {
+                let (now_ms, scores) = self.scores(time, found)?;
+                self.fetch(now_ms, &scores, until)
+            }
             _ => Err(self.garbled()),
         }
     }
@@ -316,51 +385,64 @@ impl Fleet {
         Ok(arrays)
     }
 
-    /// All that is known of these members, of which each has its score behind it. What is no worker of ours is left out.
-    fn fetch(&mut self, time: &[Value], found: &[Value], until: Instant) -> Result<Vec<Member>, Error> {
+    /// The server's clock, and those who are there, of which each has its score behind it. What is no worker of ours is
+    /// left out.
+    fn scores(&self, time: &[Value], found: &[Value]) -> Result<(u64, Scores), Error> {
         let now_ms = time_ms(time).ok_or_else(|| self.garbled())?;
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::with_capacity(found.len() / 2);
         let mut scores = Vec::with_capacity(found.len() / 2);
         for pair in found.chunks_exact(2) {
             let id = text(&pair[0]).and_then(Id::parse).filter(|id| seen.insert(*id));
             scores.extend(id.zip(moment(&pair[1])));
         }
+        Ok((now_ms, scores))
+    }
+
+    /// All that is known of these members.
+    fn fetch(&mut self, now_ms: u64, scores: &[(Id, u64)], until: Instant) -> Result<Vec<Member>, Error> {
         let mut members = Vec::with_capacity(scores.len());
         for scores in scores.chunks(MAX_PAGE) {
-            let stats: Vec<_> = scores.iter().map(|(id, _)| self.keys.stat(id)).collect();
-            let together = [Ask::Command(about("MGET", &stats))];
-            let answers = match self.facts(scores, together, until) {
+            let together = |stats: &[Vec<u8>]| vec![Ask::Command(about("MGET", stats))];
+            let (answers, a_portion) = match self.facts(scores, together, until) {
                 // Somebody has put something large there: no more of each than tells that it is too large.
                 Err(error) if error.kind() == ErrorKind::Garbled => {
-                    let apart = stats.iter().map(|key| {
+                    let start = |key: &Vec<u8>| {
                         let mut command = cmd("GETRANGE");
                         command.arg(key.as_slice()).arg(0).arg(MAX_BYTES);
                         Ask::Command(command)
-                    });
-                    self.facts(scores, apart, until)
+                    };
+                    let apart = |stats: &[Vec<u8>]| stats.iter().map(start).collect();
+                    (self.facts(scores, apart, until)?, 2 + PORTION)
                 }
-                answers => answers,
+                answers => (answers?, 3),
             };
-            self.make(now_ms, scores, answers?, &mut members)?;
+            let mut answers = answers.into_iter();
+            for scores in scores.chunks(PORTION) {
+                let answers: Vec<_> = answers.by_ref().take(a_portion).collect();
+                self.make(now_ms, scores, answers, &mut members)?;
+            }
         }
         Ok(members)
     }
 
-    /// The members' names, whether they take work, and the answers to what more is asked.
-    fn facts<'a>(
+    /// The members' names, whether they take work, and the answers to what more is asked, portion by portion: the answers
+    /// to one are read here while the server works on the next, which others' questions come between.
+    fn facts(
         &mut self,
         scores: &[(Id, u64)],
-        more: impl IntoIterator<Item = Ask<'a>>,
+        more: impl Fn(&[Vec<u8>]) -> Vec<Ask<'static>>,
         until: Instant,
     ) -> Result<Vec<Answer>, Error> {
-        let about_each = |command: &str, key: Vec<u8>| {
-            let mut words = vec![key];
-            words.extend(scores.iter().map(|(id, _)| id.to_string().into_bytes()));
-            Ask::Command(about(command, &words))
-        };
-        let mut questions =
-            vec![about_each("HMGET", self.keys.names()), about_each("ZMSCORE", self.keys.ready())];
-        questions.extend(more);
+        let mut questions = Vec::new();
+        for scores in scores.chunks(PORTION) {
+            let stats: Vec<_> = scores.iter().map(|(id, _)| self.keys.stat(id)).collect();
+            questions.push(about_each("HMGET", self.keys.names(), scores));
+            questions.push(about_each("ZMSCORE", self.keys.ready(), scores));
+            questions.extend(more(&stats));
+        }
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
         self.client.ask(&questions, until)
     }
 
@@ -455,6 +537,12 @@ impl Fleet {
             Err(corrupt) => Found::Corrupt(corrupt),
         }
     }
+}
+
+fn about_each(command: &str, key: Vec<u8>, members: &[(Id, u64)]) -> Ask<'static> {
+    let mut words = vec![key];
+    words.extend(members.iter().map(|(id, _)| id.to_string().into_bytes()));
+    Ask::Command(about(command, &words))
 }
 
 fn about(command: &str, words: &[Vec<u8>]) -> Cmd {

@@ -114,6 +114,12 @@ impl Heartbeat {
         self.shared.last_error()
     }
 
+    /// What keeps the beat file from being a new one, as a sentence; `None` where the last beat that was made became one. For
+    /// who would tell of it without the feature `tracing`.
+    pub fn file_failure(&self) -> Option<String> {
+        self.shared.file_failure()
+    }
+
     /// Ends the beats and removes the beat file; waits for that, 2 s at most. Once stopped, a heartbeat stays so.
     ///
     /// An error says that the file could not be removed; its record then says `stopped` where it can.

@@ -156,6 +156,15 @@ impl<'a> Reader<'a> {
     pub fn number(&mut self) -> Result<Option<u64>, Syntax> {
         self.space();
         let start = self.at;
+        let plain = self.text.as_bytes()[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        // Up to 19 digits cannot overflow; and what follows them here is no part of a number.
+        let ends = matches!(self.text.as_bytes().get(start + plain), Some(b',' | b'}' | b']'));
+        let leads = plain > 1 && self.text.as_bytes()[start] == b'0';
+        if ends && !leads && (1..=19).contains(&plain) {
+            self.at += plain;
+            let digits = self.text[start..self.at].bytes();
+            return Ok(Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))));
+        }
         self.skip()?;
         let text = &self.text[start..self.at];
         let digits = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -237,9 +246,8 @@ impl<'a> Reader<'a> {
         let mut text = Cow::Borrowed("");
         loop {
             let start = self.at;
-            while self.peek().is_some_and(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-                self.at += 1;
-            }
+            let plain = |byte: &&u8| **byte >= 0x20 && **byte != b'"' && **byte != b'\\';
+            self.at += self.text.as_bytes()[start..].iter().take_while(plain).count();
             // Both ends are beside ASCII bytes, so the slice is whole characters.
             text += &self.text[start..self.at];
             match self.peek() {

@@ -62,6 +62,8 @@ struct State {
     ended: bool,
     removed: Result<(), String>,
     last_error: Option<String>,
+    /// Why the last beat is no new file.
+    file_failure: Option<String>,
     /// Loops that are marked beside the worker's own; the one that is due first is shown.
     loops: Vec<Arc<Mark>>,
     #[cfg(feature = "tokio")]
@@ -123,6 +125,7 @@ impl Shared {
                 ended: false,
                 removed: Ok(()),
                 last_error: None,
+                file_failure: None,
                 loops: Vec::new(),
                 #[cfg(feature = "tokio")]
                 waiting: Vec::new(),
@@ -252,6 +255,16 @@ impl Shared {
         if self.generation == process::generation() { self.state().last_error.clone() } else { None }
     }
 
+    pub fn file_failure(&self) -> Option<String> {
+        if self.generation == process::generation() { self.state().file_failure.clone() } else { None }
+    }
+
+    /// What is wrong from the start, and stays so.
+    #[cfg(not(feature = "redis"))]
+    pub fn note_error(&self, text: String) {
+        self.state().last_error = Some(text);
+    }
+
     #[cfg(feature = "redis")]
     pub fn count_panic(&self) {
         self.panics.fetch_add(1, Ordering::Relaxed);
@@ -379,7 +392,7 @@ impl Publisher {
         }
     }
 
-    fn begin(&mut self) -> Result<Written, Failure> {
+    fn begin(&mut self) -> Result<Option<Written>, Failure> {
         self.look();
         self.next_beat_ms = self.record.at_mono_ms + self.record.interval_ms;
         self.beat()
@@ -514,9 +527,10 @@ impl Publisher {
         self.shared.systemd_failures.store(systemd, Ordering::Relaxed);
     }
 
-    fn beat(&mut self) -> Result<Written, Failure> {
+    /// Makes a beat, and tells how its file was written; `None` where there is no beat to make.
+    fn beat(&mut self) -> Result<Option<Written>, Failure> {
         if !self.can_run(self.subject()) {
-            return Ok(Written::Renamed);
+            return Ok(None);
         }
         self.beaten_mono_ms = self.record.at_mono_ms;
         self.record.seq += 1;
@@ -530,8 +544,8 @@ impl Publisher {
         let behind = Duration::from_millis(self.record.at_mono_ms - self.live_mono_ms);
         let mtime = if live { None } else { SystemTime::now().checked_sub(behind) };
         let outcome = match &mut self.file {
-            Some(file) => file.publish(&self.line, mtime),
-            None => Ok(Written::Renamed),
+            Some(file) => file.publish(&self.line, mtime).map(Some),
+            None => Ok(Some(Written::Renamed)),
         };
         #[cfg(feature = "redis")]
         if let Some(stat) = &self.stat
@@ -563,23 +577,27 @@ impl Publisher {
     }
 
     /// Counts a failure, and tells of it once, not on every beat.
-    fn tell(&mut self, outcome: Result<Written, Failure>) {
+    fn tell(&mut self, outcome: Result<Option<Written>, Failure>) {
         let path = self.file.as_ref().map_or(Path::new(""), BeatFile::path);
         let text = match outcome {
-            Ok(Written::Renamed) => {
+            Ok(None) => return,
+            Ok(Some(Written::Renamed)) => {
                 if std::mem::take(&mut self.failing) {
+                    self.shared.state().file_failure = None;
                     told!(info, "heartbeat: {} is written again", path.display());
                 }
                 return;
             }
-            Ok(Written::InPlace(error)) => {
+            Ok(Some(Written::InPlace(error))) => {
                 format!("cannot replace {}, so its last record is written over: {error}", path.display())
             }
             Err(failure) => format!("cannot write {}: {failure}", path.display()),
         };
         self.shared.file_failures.fetch_add(1, Ordering::Relaxed);
         if !std::mem::replace(&mut self.failing, true) {
-            self.shared.state().last_error = Some(text.clone());
+            let mut state = self.shared.state();
+            (state.last_error, state.file_failure) = (Some(text.clone()), Some(text.clone()));
+            drop(state);
             told!(warn, "heartbeat: {text}; it goes on trying");
         }
     }

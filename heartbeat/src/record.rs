@@ -71,14 +71,22 @@ pub struct Id(pub u128);
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        let mut digits = [0; 32];
+        for (digit, shift) in digits.iter_mut().zip((0..32).rev()) {
+            *digit = b"0123456789abcdef"[(self.0 >> (shift * 4)) as usize & 0xf];
+        }
+        f.write_str(std::str::from_utf8(&digits).unwrap_or_default())
     }
 }
 
 impl Id {
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let hex = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        hex.then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
+        let digit = |number: u128, byte: u8| match byte {
+            b'0'..=b'9' => Some(number << 4 | u128::from(byte - b'0')),
+            b'a'..=b'f' => Some(number << 4 | u128::from(byte - b'a' + 10)),
+            _ => None,
+        };
+        if text.len() == 32 { text.bytes().try_fold(0, digit).map(Self) } else { None }
     }
 }
 
@@ -473,7 +481,12 @@ fn number(reader: &mut Reader<'_>, field: &'static str) -> Result<u64, Corrupt> 
 /// Text for people's eyes: nothing in it may steer a terminal.
 fn text(reader: &mut Reader<'_>, field: &'static str) -> Result<String, Corrupt> {
     let text = reader.string()?.ok_or(Corrupt::Value(field))?;
-    if text.chars().any(char::is_control) { Err(Corrupt::Value(field)) } else { Ok(text.into_owned()) }
+    let plain = text.bytes().all(|byte| matches!(byte, 0x20..0x7f));
+    if !plain && text.chars().any(char::is_control) {
+        Err(Corrupt::Value(field))
+    } else {
+        Ok(text.into_owned())
+    }
 }
 
 fn name(reader: &mut Reader<'_>, field: &'static str) -> Result<String, Corrupt> {

@@ -174,10 +174,10 @@ impl Pace {
         }
     }
 
-    /// Between half and all of a time that doubles.
-    fn failed(&mut self, now: Instant) {
+    /// Between half and all of a time that doubles, from when the try began: one that waited in vain has waited already.
+    fn failed(&mut self, begun: Instant, now: Instant) {
         let wait = self.backoff.min(self.most_backoff);
-        self.not_before = now + wait.mul_f64(0.5 + fraction() / 2.0);
+        self.not_before = (begun + wait.mul_f64(0.5 + fraction() / 2.0)).max(now);
         self.due = self.not_before;
         self.backoff = (self.backoff * 2).min(MOST_BACKOFF);
     }
@@ -227,7 +227,8 @@ impl Carrier {
                 // Dropping somebody's payload could panic once more.
                 std::mem::forget(payload);
                 self.shared.count_panic();
-                self.pace.failed(Instant::now());
+                let now = Instant::now();
+                self.pace.failed(now, now);
                 None
             }
         }
@@ -236,12 +237,13 @@ impl Carrier {
     /// Waits for a line and carries it; whether to go on.
     fn turn(&mut self) -> bool {
         let Some((takes_work, posted)) = self.take() else { return false };
-        let until = Instant::now() + self.pace.patience;
+        let begun = Instant::now();
+        let until = begun + self.pace.patience;
         let beat = Beat { record: &self.record, line: &self.line, takes_work, age_ms: 0 };
         let outcome = self.fleet.publish(&[beat], until).and_then(|mut each| each.pop().unwrap_or(Ok(())));
         match outcome {
             Ok(()) => self.succeeded(takes_work),
-            Err(error) => self.failed(&error, takes_work, posted),
+            Err(error) => self.failed(&error, takes_work, posted, begun),
         }
         true
     }
@@ -285,7 +287,7 @@ impl Carrier {
         }
     }
 
-    fn failed(&mut self, error: &Error, takes_work: bool, posted: Instant) {
+    fn failed(&mut self, error: &Error, takes_work: bool, posted: Instant, begun: Instant) {
         let mut mailbox = self.desk.mailbox();
         if mailbox.stop {
             return;
@@ -297,7 +299,7 @@ impl Carrier {
             mailbox.takes_work = takes_work;
         }
         drop(mailbox);
-        self.pace.failed(Instant::now());
+        self.pace.failed(begun, Instant::now());
         self.desk.failures.fetch_add(1, Ordering::Relaxed);
         let text = format!("cannot publish to Redis: {error}");
         if !std::mem::replace(&mut self.failing, true) {

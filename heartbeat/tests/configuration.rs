@@ -324,9 +324,6 @@ fn the_environment_is_read_once_and_only_for_what_is_documented() {
     asked.sort();
     // systemd's own variable says whether there is a systemd to talk to.
     asked.retain(|name| !(cfg!(feature = "systemd") && name == "NOTIFY_SOCKET"));
-    let with_redis = asked.iter().any(|name| name == "HEARTBEAT_REDIS_URL");
-    assert_eq!(with_redis, cfg!(feature = "redis"));
-    asked.retain(|name| name != "HEARTBEAT_REDIS_URL");
     let documented = [
         "HEARTBEAT_CLUSTER",
         "HEARTBEAT_FILE",
@@ -334,9 +331,25 @@ fn the_environment_is_read_once_and_only_for_what_is_documented() {
         "HEARTBEAT_LOOP_BUDGET",
         "HEARTBEAT_PROMISE",
         "HEARTBEAT_QUEUES",
+        "HEARTBEAT_REDIS_URL",
         "HEARTBEAT_WORKER",
     ];
     assert_eq!(asked, documented);
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_redis_that_this_build_cannot_reach_is_no_reason_to_fail_and_not_silent() {
+    let (_folder, path) = place();
+    let variables = [("HEARTBEAT_FILE", path.as_str()), ("HEARTBEAT_REDIS_URL", "redis://:S3cret@h")];
+    let heartbeat = builder(&variables).start().unwrap();
+    let told = heartbeat.last_error().unwrap();
+    assert!(told.contains("HEARTBEAT_REDIS_URL") && told.contains("feature `redis`"), "{told}");
+    assert!(!told.contains("S3cret"), "{told}");
+    assert_eq!(record(Path::new(&path)).stat, None);
+    let without = builder(&[("HEARTBEAT_FILE", &path), ("HEARTBEAT_REDIS_URL", "")]);
+    heartbeat.stop().unwrap();
+    assert_eq!(without.start().unwrap().last_error(), None);
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "run")]
 pub mod blocking;
+#[cfg(feature = "celery")]
+pub mod celery;
 #[cfg(feature = "run")]
 pub mod check;
 pub mod checks;
@@ -12,6 +14,8 @@ pub mod checks;
 pub mod config;
 #[cfg(feature = "run")]
 pub mod kind;
+#[cfg(feature = "run")]
+pub mod net;
 #[cfg(feature = "run")]
 pub mod node;
 #[cfg(feature = "run")]

@@ -1,12 +1,17 @@
 """A real Celery application, as a user has one; told by the test, through the environment, where its broker is."""
 
 import os
+import pathlib
 import time
 
 from celery import Celery
 
-app = Celery("orders", broker=os.environ["BROKER_URL"], backend=os.environ["BROKER_URL"])
+broker = os.environ["BROKER_URL"]
+# Over AMQP nobody asks for results here.
+app = Celery("orders", broker=broker, backend=broker if broker.startswith("redis") else None)
 app.conf.update(
+    control_exchange=os.environ.get("CONTROL_EXCHANGE", "celery"),
+    broker_transport_options={"global_keyprefix": prefix} if (prefix := os.environ.get("KEY_PREFIX")) else {},
     task_default_queue=os.environ["QUEUE"],
     task_track_started=True,
     broker_connection_retry_on_startup=True,
@@ -24,6 +29,8 @@ if probe_file := os.environ.get("FOJ_FILE"):
 
 
 @app.task(name="work")
-def work(seconds):
+def work(seconds, mark=None):
+    if mark:
+        pathlib.Path(mark).touch()
     time.sleep(seconds)
     return "done"

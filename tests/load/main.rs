@@ -186,6 +186,7 @@ fn while_beating(plan: &Plan, place: &Place, crew: &mut Crew, a_second: f64) -> 
     let rhythm = Pace { a_second: Some(a_second), together: 8 };
     let (end, sent) = (AtomicBool::new(false), Sent::default());
     let measured = thread::scope(|scope| {
+        let beating = Ends(&end);
         crew.beat(scope, &url, rhythm, 2, &end, &sent);
         // Alone first: asking is not part of what beating costs.
         let begun = (Instant::now(), node.busy(), sent.accepted.load(Ordering::Relaxed));
@@ -194,7 +195,7 @@ fn while_beating(plan: &Plan, place: &Place, crew: &mut Crew, a_second: f64) -> 
         let beats = as_float(sent.accepted.load(Ordering::Relaxed) - begun.2);
         let cost = Cost { a_second: beats / took, share: busy / took, each_us: busy / beats.max(1.0) * 1e6 };
         let trips = trips(plan.questions, node, &url, &cluster, size, ready);
-        end.store(true, Ordering::Relaxed);
+        drop(beating);
         (trips, cost)
     });
     assert_eq!(sent.refused.into_inner(), 0, "beats were refused");
@@ -231,6 +232,7 @@ fn saturate(plan: &Plan, place: &Place, names: &[String], table: &mut Table) {
     let (end, sent) = (AtomicBool::new(false), Sent::default());
     let busy = || names.iter().map(|name| place.node(name).busy()).sum::<f64>();
     let (took, used, beats) = thread::scope(|scope| {
+        let beating = Ends(&end);
         for crew in &mut crews {
             crew.beat(scope, &url, rhythm, 2, &end, &sent);
         }
@@ -238,7 +240,7 @@ fn saturate(plan: &Plan, place: &Place, names: &[String], table: &mut Table) {
         thread::sleep(plan.busy);
         let taken = (begun.0.elapsed().as_secs_f64(), busy() - begun.1);
         let beats = as_float(sent.accepted.load(Ordering::Relaxed) - begun.2);
-        end.store(true, Ordering::Relaxed);
+        drop(beating);
         (taken.0, taken.1, beats)
     });
     assert_eq!(sent.refused.into_inner(), 0, "beats were refused");
@@ -267,6 +269,7 @@ fn questions(plan: &Plan, place: &Place, table: &mut Table) {
     let on_host = crew.on_host(&host);
     let (end, sent) = (AtomicBool::new(false), Sent::default());
     thread::scope(|scope| {
+        let beating = Ends(&end);
         let rhythm = Pace { a_second: Some(float(plan.many) / INTERVAL), together: 8 };
         crew.beat(scope, &url, rhythm, 2, &end, &sent);
         let of = format!("of {}", number(plan.many));
@@ -304,7 +307,7 @@ fn questions(plan: &Plan, place: &Place, table: &mut Table) {
             &format!("checker watch --cluster {of}, to its first line"),
             &Told(first.median()).to_string(),
         );
-        end.store(true, Ordering::Relaxed);
+        drop(beating);
     });
     assert_eq!(sent.refused.into_inner(), 0, "beats were refused");
 }
@@ -409,6 +412,15 @@ fn django(plan: &Plan, place: &Place, table: &mut Table) {
     );
 }
 
+/// Tells other threads to end, also where what they serve fails: else a failure would wait for them for ever.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Does something, and tells the longest that another client had to wait for the server meanwhile.
 fn while_pinging<T>(line: &mut Line, work: impl FnOnce() -> T) -> (T, Duration) {
     let done = AtomicBool::new(false);
@@ -421,8 +433,9 @@ fn while_pinging<T>(line: &mut Line, work: impl FnOnce() -> T) -> (T, Duration) 
             }
             longest
         });
+        let working = Ends(&done);
         let result = work();
-        done.store(true, Ordering::Relaxed);
+        drop(working);
         (result, pinging.join().unwrap())
     })
 }

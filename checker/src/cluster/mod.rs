@@ -17,6 +17,8 @@ use crate::exit::Exit;
 use crate::format::Format;
 use crate::{deadline, redis, stream};
 
+#[cfg(feature = "celery")]
+mod celery;
 mod fleet;
 
 /// How long before the deadline a source is given up, at most: then it can still be said what did not answer.
@@ -38,14 +40,23 @@ with --format nagios: 0 OK, 2 CRITICAL, 3 UNKNOWN.";
 enum Source {
     /// The workers, by their beats in Redis.
     Heartbeat,
+    /// Celery's workers, over their broker.
+    #[cfg(feature = "celery")]
+    Celery,
 }
 
 impl Source {
-    const ALL: [Self; 1] = [Self::Heartbeat];
+    const ALL: [Self; if cfg!(feature = "celery") { 2 } else { 1 }] = [
+        Self::Heartbeat,
+        #[cfg(feature = "celery")]
+        Self::Celery,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Heartbeat => "heartbeat",
+            #[cfg(feature = "celery")]
+            Self::Celery => shared::checks::cluster::celery::Settings::SOURCE,
         }
     }
 }
@@ -75,6 +86,9 @@ pub struct Args {
     /// The Redis that the workers beat to [default: `$HEARTBEAT_REDIS_URL`]
     #[arg(long, value_name = "URL")]
     redis: Option<redis::Unread>,
+    #[cfg(feature = "celery")]
+    #[command(flatten)]
+    celery: celery::Args,
     /// How many workers must be there at least [default: 1]
     #[arg(long, value_name = "N")]
     min: Option<u64>,
@@ -132,9 +146,23 @@ pub fn run(args: &Args) -> Exit {
 
 impl Args {
     fn ask(&self) -> Result<Box<dyn Ask>, String> {
+        self.refuse_foreign()?;
         match self.source {
             Source::Heartbeat => Ok(Box::new(fleet::ask(self)?)),
+            #[cfg(feature = "celery")]
+            Source::Celery => Ok(Box::new(celery::ask(self)?)),
         }
+    }
+
+    /// An option of another source would be of no effect.
+    fn refuse_foreign(&self) -> Result<(), String> {
+        #[cfg(feature = "celery")]
+        if self.source != Source::Celery
+            && let Some(option) = self.celery.given()
+        {
+            return Err(format!("{option} is for --source celery"));
+        }
+        Ok(())
     }
 
     /// What is asked of the source, which is at `place`: that is shown, and holds no secret.

@@ -1,5 +1,8 @@
 //! One JSON object on one line.
 
+#[cfg(feature = "redis")]
+use std::fmt::Write as _;
+
 use serde_json::Value;
 #[cfg(feature = "redis")]
 use serde_json::{Map, json};
@@ -33,7 +36,7 @@ pub fn cluster(answer: &cluster::Answer) -> String {
     let missing = known.missing.iter().map(|missing| Value::from(missing.worker.as_str()));
     let queues = answer.queues.iter().zip(&known.queues);
     let queues: Map<_, _> = queues.map(|(queue, count)| (queue.name.clone(), (*count).into())).collect();
-    let mut object: Vec<(&str, Value)> = vec![
+    let object: Vec<(&str, Value)> = vec![
         ("status", answer.status.as_str().into()),
         ("reason", answer.explanation().into()),
         ("cluster", answer.cluster.as_str().into()),
@@ -46,35 +49,46 @@ pub fn cluster(answer: &cluster::Answer) -> String {
         ("source", answer.source.into()),
         ("place", answer.place.as_str().into()),
     ];
+    let mut text = open(object);
     if let Some(roll) = &answer.roll {
-        object.push(("workers", roll.workers.iter().map(listed).collect()));
-        object.push(("more_workers", roll.more.into()));
+        list(&mut text, roll);
     }
-    self::object(object)
+    text.push_str("}\n");
+    text
 }
 
+/// A list can be long, so it is written as it goes, and never stands in memory as a tree.
 #[cfg(feature = "redis")]
-fn listed(worker: &cluster::Listed) -> Value {
-    json!({
-        "worker": worker.worker,
-        "verdict": worker.verdict.as_str(),
-        "age_ms": worker.age_ms,
-        "queues": worker.queues,
-        "host": worker.host,
-        "takes_work": worker.fresh && worker.takes_work,
-    })
+fn list(text: &mut String, roll: &cluster::Roll) {
+    text.push_str(r#","workers":["#);
+    for (index, listed) in roll.workers.iter().enumerate() {
+        let comma = if index > 0 { "," } else { "" };
+        let (worker, host) = (Value::from(listed.worker.as_str()), Value::from(listed.host.as_str()));
+        let (age_ms, queues) = (Value::from(listed.age_ms), Value::from(listed.queues.as_slice()));
+        let (verdict, takes_work) = (listed.verdict.as_str(), listed.fresh && listed.takes_work);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            r#"{comma}{{"worker":{worker},"verdict":"{verdict}","age_ms":{age_ms},"queues":{queues},"host":{host},"takes_work":{takes_work}"#
+        );
+        if let Some(cluster::Tasks { running, done }) = listed.tasks {
+            let _ = write!(text, r#","tasks":{{"running":{running},"done":{done}}}"#);
+        }
+        text.push('}');
+    }
+    let _ = write!(text, r#"],"more_workers":{}"#, roll.more);
 }
 
 /// A report, with its checks in their order. All keys of a check always stand there; a check that passed has no reason.
 #[cfg(feature = "run")]
 pub fn report(report: &Report) -> String {
     let check = |outcome: &Outcome| {
-        let value = members([
+        let value = open([
             ("status", outcome.word().into()),
             ("reason", outcome.reason.as_deref().into()),
             ("duration_ms", duration_ms(outcome.took)),
         ]);
-        format!("{}:{value}", Value::from(outcome.name.as_str()))
+        format!("{}:{value}}}", Value::from(outcome.name.as_str()))
     };
     let checks: Vec<_> = report.outcomes.iter().map(check).collect();
     format!("{{\"status\":{},\"checks\":{{{}}}}}\n", Value::from(report.status.as_str()), checks.join(","))
@@ -89,12 +103,13 @@ pub fn duration_ms(took: std::time::Duration) -> Value {
 
 /// The members in the order given, for people who read along; `serde_json`'s own map would sort them.
 fn object<'k>(members: impl IntoIterator<Item = (&'k str, Value)>) -> String {
-    format!("{}\n", self::members(members))
+    open(members) + "}\n"
 }
 
-fn members<'k>(members: impl IntoIterator<Item = (&'k str, Value)>) -> String {
+/// The same without its end, for an object with more in it.
+fn open<'k>(members: impl IntoIterator<Item = (&'k str, Value)>) -> String {
     let members = members.into_iter().map(|(key, value)| format!("{}:{value}", Value::from(key)));
-    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    format!("{{{}", members.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]

@@ -65,14 +65,16 @@ pub fn table(roll: &cluster::Roll) -> String {
         }
     }
     let [wide, host_wide] = widths;
+    let last = if roll.workers.iter().any(|worker| worker.tasks.is_some()) { "TASKS" } else { "QUEUES" };
     let mut text =
-        format!("{:wide$}  VERDICT        {:>8}  {:host_wide$}  QUEUES\n", "WORKER", "AGE", "HOST");
+        format!("{:wide$}  VERDICT        {:>8}  {:host_wide$}  {last}\n", "WORKER", "AGE", "HOST");
     for worker in &roll.workers {
         let [name, host] = names(worker);
+        let tasks = worker.tasks.map(|tasks| format!("{} running, {} done", tasks.running, tasks.done));
         let verdict = worker.verdict.as_str();
         let age = worker.age_ms.map_or_else(|| "-".to_owned(), |age_ms| Human(age_ms).to_string());
-        let line =
-            format!("{name:wide$}  {verdict:13}  {age:>8}  {host:host_wide$}  {}", worker.queues.join(" "));
+        let last = tasks.unwrap_or_else(|| worker.queues.join(" "));
+        let line = format!("{name:wide$}  {verdict:13}  {age:>8}  {host:host_wide$}  {last}");
         text.push_str(Plain(&line).to_string().trim_end());
         text.push('\n');
     }

@@ -132,7 +132,7 @@ impl Source for Cluster {
 
 fn ask(fleet: &mut Fleet) -> Result<(Vec<Row>, bool), Error> {
     let keep = |member: &Member| Some((member.is_fresh(), judged(member)));
-    let (mut rows, more) = read_all(fleet, MOST, Instant::now() + PATIENCE, keep)?;
+    let (mut rows, more) = read_all(fleet, None, MOST, Instant::now() + PATIENCE, keep)?;
     drop_succeeded(&mut rows, |(fresh, row)| (&row.worker, *fresh, row.age_ms.unwrap_or_default()));
     let mut rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
     name_apart(&mut rows);

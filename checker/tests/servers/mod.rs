@@ -141,7 +141,9 @@ fn free_port() -> u16 {
 
 fn run(arguments: &[String], folder: &TempDir) -> Child {
     let log = File::options().append(true).create(true).open(folder.path().join("log")).unwrap();
-    let mut command = Command::new("redis-server");
+    // Or what takes its settings.
+    let program = std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+    let mut command = Command::new(program);
     command.args(arguments).arg("--dir").arg(folder.path());
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().expect("redis-server (Debian: redis-server)")

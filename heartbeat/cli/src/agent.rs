@@ -192,9 +192,7 @@ impl Publisher {
             // The looks may have taken their time.
             let now = Instant::now();
             self.publish_what_is_due(now);
-            if !std::mem::replace(&mut ready, true) {
-                service.ready();
-            }
+            ready = ready || service.ready();
             if !self.carrier.is_stuck(now) {
                 service.attend(now, || self.status());
             }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write, stdout};
 use std::path::Path;
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 use crate::cli::Cli;
@@ -14,8 +14,18 @@ use crate::tell;
 /// Prints the completion script for a shell.
 pub fn completions(shell: Shell) -> Exit {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "heartbeat", &mut script);
+    clap_complete::generate(shell, &mut shown(&Cli::command()), "heartbeat", &mut script);
     outcome("standard output", print(&script))
+}
+
+/// The command line without what is hidden: shells would offer it all the same.
+fn shown(command: &Command) -> Command {
+    let subcommands = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
+    Command::new("heartbeat")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .args(command.get_arguments())
+        .subcommands(subcommands)
 }
 
 /// Prints the main manual page, or writes one for each command into a folder.

@@ -13,9 +13,11 @@ mod terminal;
 
 use std::fmt::Display;
 use std::io::{Write, stderr};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::cli::{Cli, Command};
 
@@ -28,6 +30,13 @@ fn main() -> ExitCode {
         Command::Man { dir } => generate::man(dir.as_deref()),
     };
     exit.into()
+}
+
+/// Whether standard error takes a line at once: nobody may be reading there, and a full pipe would hold this process up.
+fn can_tell() -> bool {
+    let stderr = stderr();
+    let mut descriptors = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut descriptors, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// One line for people, on standard error.

@@ -12,7 +12,10 @@ use crate::cli::Run;
 use crate::exit::Exit;
 use crate::inherited::Inherited;
 use crate::signals::{Meaning, Received, Signals, suspend_job, taken};
-use crate::{tell, terminal};
+use crate::{can_tell, tell, terminal};
+
+/// How often it looks whether the beat file can be written.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs the command to its end.
 pub fn run(arguments: &Run) -> Exit {
@@ -36,12 +39,17 @@ fn watched(arguments: &Run) -> io::Result<Exit> {
             return Ok(refusal(error.kind()));
         }
     };
-    if let Some(failure) = heartbeat.last_error() {
-        tell(format_args!("heartbeat: {failure}; it goes on trying"));
+    let mut troubles = Troubles::default();
+    if heartbeat.file_failure().is_none()
+        && let Some(wrong) = heartbeat.last_error()
+    {
+        tell(format_args!("heartbeat: {wrong}"));
     }
+    troubles.tell_changes(&heartbeat);
     let exit = match Child::start(&arguments.command, inherited) {
         Ok(child) => {
-            let exit = Watch::new(&heartbeat, &signals, &child, arguments.stop_timeout).until_its_end();
+            let watch = Watch::new(&heartbeat, &signals, &child, arguments.stop_timeout, troubles);
+            let exit = watch.until_its_end();
             terminal::take_back(Some(child.pid()));
             exit
         }
@@ -119,6 +127,28 @@ fn not_run(arguments: &Run, error: &io::Error) -> Exit {
     }
 }
 
+/// What has been told of the beat file.
+#[derive(Debug, Default)]
+struct Troubles {
+    told: bool,
+}
+
+impl Troubles {
+    /// Tells once that the file cannot be written, and once that it can be again. Where standard error takes nothing now,
+    /// that waits: the command's signals do not.
+    fn tell_changes(&mut self, heartbeat: &Heartbeat) {
+        let failure = heartbeat.file_failure();
+        if failure.is_some() == self.told || !can_tell() {
+            return;
+        }
+        self.told = failure.is_some();
+        match failure {
+            Some(failure) => tell(format_args!("heartbeat: {failure}; it goes on trying")),
+            None => tell("heartbeat: the beat file is written again"),
+        }
+    }
+}
+
 /// The time from the command's start to its end.
 struct Watch<'a> {
     heartbeat: &'a Heartbeat,
@@ -127,6 +157,7 @@ struct Watch<'a> {
     stop_timeout: Option<Duration>,
     draining: bool,
     kill_at: Option<Instant>,
+    troubles: Troubles,
 }
 
 impl<'a> Watch<'a> {
@@ -135,8 +166,9 @@ impl<'a> Watch<'a> {
         signals: &'a Signals,
         child: &'a Child,
         stop_timeout: Option<Duration>,
+        troubles: Troubles,
     ) -> Self {
-        Self { heartbeat, signals, child, stop_timeout, draining: false, kill_at: None }
+        Self { heartbeat, signals, child, stop_timeout, draining: false, kill_at: None, troubles }
     }
 
     fn until_its_end(mut self) -> io::Result<Exit> {
@@ -158,12 +190,13 @@ impl<'a> Watch<'a> {
                 self.received(signal)?;
             }
             self.kill_where_due();
+            self.troubles.tell_changes(self.heartbeat);
             change = self.child.changes()?;
         }
     }
 
-    fn left(&self) -> Option<Duration> {
-        self.kill_at.map(|at| at.saturating_duration_since(Instant::now()))
+    fn left(&self) -> Duration {
+        self.kill_at.map_or(LOOK, |at| at.saturating_duration_since(Instant::now()).min(LOOK))
     }
 
     fn received(&mut self, signal: Received) -> io::Result<()> {

@@ -88,12 +88,10 @@ impl Signals {
     }
 
     /// Waits until there is a signal, and no longer than `timeout`.
-    pub fn wait(&self, timeout: Option<Duration>) -> nix::Result<()> {
-        let timeout = timeout.map_or(PollTimeout::NONE, |timeout| {
-            // Rounded up, so that the moment has come when the wait is over.
-            let ms = timeout.as_nanos().div_ceil(1_000_000);
-            PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX)
-        });
+    pub fn wait(&self, timeout: Duration) -> nix::Result<()> {
+        // Rounded up, so that the moment has come when the wait is over.
+        let ms = timeout.as_nanos().div_ceil(1_000_000);
+        let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno),

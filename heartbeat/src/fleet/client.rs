@@ -53,7 +53,23 @@ pub enum Ask<'a> {
     Script { script: &'a Script, keys: Vec<Vec<u8>>, arguments: Vec<Vec<u8>> },
 }
 
+/// How scripts are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// By their hashes, which the server knows.
+    Known,
+    /// Whole, each the first time: the server knows it from then on.
+    New,
+}
+
 impl Ask<'_> {
+    fn script(&self) -> Option<&Script> {
+        match self {
+            Self::Command(_) => None,
+            Self::Script { script, .. } => Some(script),
+        }
+    }
+
     fn pack(&self, whole: bool, bytes: &mut Vec<u8>) {
         match self {
             Self::Command(command) => command.write_packed_command(bytes),
@@ -75,6 +91,26 @@ impl Ask<'_> {
     }
 }
 
+/// Packs one question after another; `before` goes before each.
+fn pack_all<'a>(
+    questions: impl IntoIterator<Item = &'a Ask<'a>>,
+    sent: Sent,
+    before: Option<&Cmd>,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut told: Vec<&str> = Vec::new();
+    for question in questions {
+        if let Some(before) = before {
+            before.write_packed_command(&mut bytes);
+        }
+        let hash = question.script().map(|script| script.hash.as_str());
+        let new = hash.is_some_and(|hash| sent == Sent::New && !told.contains(&hash));
+        told.extend(hash.filter(|_| new));
+        question.pack(new, &mut bytes);
+    }
+    bytes
+}
+
 /// What a server said to one question.
 pub type Answer = Result<Value, Refusal>;
 
@@ -89,13 +125,16 @@ pub struct Refusal {
 impl Refusal {
     /// As an error that came from `place`.
     pub fn at(&self, place: &str) -> Error {
-        // Of a denial within a script the code says nothing.
-        let denied = matches!(self.code.as_str(), "NOPERM" | "NOAUTH" | "WRONGPASS")
-            || self.details.starts_with("The user executing the script can't");
-        let kind = if denied { ErrorKind::Denied } else { ErrorKind::Server };
         // Where in a script it happened is for nobody.
-        let details =
-            self.details.split_once(" script: ").map_or(self.details.as_str(), |(details, _)| details);
+        let details = match self.details.rsplit_once(" script: ") {
+            Some((details, place)) if place.contains("on @user_script") => details,
+            _ => &self.details,
+        };
+        // Of a denial within a script the code says nothing; the words are those of Redis 7.0, and of Valkey.
+        let denied = matches!(self.code.as_str(), "NOPERM" | "NOAUTH" | "WRONGPASS")
+            || details.starts_with("The user executing the script can't")
+            || details.starts_with("ACL failure in script");
+        let kind = if denied { ErrorKind::Denied } else { ErrorKind::Server };
         let text = Printable(details);
         let hint = match self.kind {
             Some(ServerErrorKind::Moved) => " (a Redis Cluster: its URL is redis+cluster://)",
@@ -181,16 +220,16 @@ impl Client {
     pub fn ask(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Answer>, Error> {
         let patience = Patience::new(until, &self.given_up);
         let all: Vec<usize> = (0..questions.len()).collect();
-        let mut answers = self.ask_some(questions, &all, false, &patience)?;
+        let mut answers = self.ask_some(questions, &all, Sent::Known, &patience)?;
         for _ in 0..MOST_HOPS {
             let Some((again, way)) = self.way_on(&answers) else { break };
             let anew = match way {
-                Way::Whole => self.ask_some(questions, &again, true, &patience)?,
+                Way::Whole => self.ask_some(questions, &again, Sent::New, &patience)?,
                 Way::Aside(target) => self.ask_aside(&target, questions, &again, &patience)?,
                 Way::Elsewhere(owner) => {
                     self.owner = owner;
                     self.link = None;
-                    self.ask_some(questions, &again, false, &patience)?
+                    self.ask_some(questions, &again, Sent::Known, &patience)?
                 }
             };
             for (index, answer) in again.into_iter().zip(anew) {
@@ -263,11 +302,8 @@ impl Client {
     ) -> Result<Vec<Answer>, Error> {
         let tls = self.tls()?;
         let mut link = self.open(target, tls.as_ref(), patience)?;
-        let mut bytes = Vec::new();
-        for index in which {
-            cmd("ASKING").write_packed_command(&mut bytes);
-            questions[*index].pack(true, &mut bytes);
-        }
+        let asked = which.iter().map(|index| &questions[*index]);
+        let bytes = pack_all(asked, Sent::New, Some(&cmd("ASKING")));
         let answers = link.exchange(&bytes, which.len() * 2, patience);
         let answers = answers.map_err(|error| explain(target, &error))?;
         Ok(answers.into_iter().skip(1).step_by(2).collect())
@@ -278,13 +314,10 @@ impl Client {
         &mut self,
         questions: &[Ask<'_>],
         which: &[usize],
-        whole: bool,
+        sent: Sent,
         patience: &Patience,
     ) -> Result<Vec<Answer>, Error> {
-        let mut bytes = Vec::new();
-        for index in which {
-            questions[*index].pack(whole, &mut bytes);
-        }
+        let bytes = pack_all(which.iter().map(|index| &questions[*index]), sent, None);
         loop {
             let link = match self.link.take() {
                 Some(link) => link,

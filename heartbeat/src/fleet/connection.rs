@@ -43,16 +43,15 @@ impl Connection {
     }
 
     /// Hands what is published on channels of these patterns to `each`, over a connection of its own, until that says
-    /// that it is enough. A fifth of the time is kept to ask whether the server is still there at all: silence of one that
-    /// is frozen is an error, and not silence.
+    /// that it is enough, or until `quiet`. Then the server is asked whether it is still there at all, and must answer
+    /// until `until`: silence of one that is frozen is an error, and not silence.
     pub fn listen(
         &mut self,
         patterns: &[String],
+        quiet: Instant,
         until: Instant,
         mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let now = Instant::now();
-        let quiet = now + until.saturating_duration_since(now) * 4 / 5;
         let mut ear = self.client.subscribe(patterns, until)?;
         while let Some(message) = ear.next(quiet)? {
             if let Some(payload) = payload(&message)

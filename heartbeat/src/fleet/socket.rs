@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, socket};
 
 use super::tls::Tls;
 use super::url::Host;
@@ -23,6 +24,10 @@ use crate::process::spawn_undisturbed;
 
 /// How often a wait looks whether it is still wanted.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often a connection that does not come about is begun once more, beside those before it. The kernel repeats what was lost
+/// after 1, 3, and 7 s, so that a network that is whole again would go unnoticed for seconds.
+const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long to wait, and for whom.
 #[derive(Clone, Debug)]
@@ -81,7 +86,7 @@ impl Paced {
         let slice = self.patience.left()?.min(LOOK) + Duration::from_millis(1);
         let timeout = PollTimeout::try_from(slice).unwrap_or(PollTimeout::ZERO);
         match poll(&mut [PollFd::new(self.socket.as_fd(), events)], timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -173,13 +178,47 @@ fn connect_tcp(
     name: &str,
     patience: &Patience,
 ) -> io::Result<Stream> {
-    let stream = TcpStream::connect_timeout(address, patience.left()?)?;
+    let stream = connect_somehow(address, patience)?;
     stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
     let socket = Paced { socket: Socket::Tcp(stream), patience: patience.clone() };
     match tls {
         Some(tls) => Ok(Stream::Tls(Box::new(tls.handshake(name, socket)?))),
         None => Ok(Stream::Plain(socket)),
+    }
+}
+
+/// The first of several tries that connects, or is refused. It does not block.
+fn connect_somehow(address: &SocketAddr, patience: &Patience) -> io::Result<TcpStream> {
+    let mut tries = Vec::new();
+    let mut again = Instant::now();
+    loop {
+        let left = patience.left()?;
+        if Instant::now() >= again {
+            tries.push(begin_to_connect(address)?);
+            again = Instant::now() + CONNECT_AGAIN;
+        }
+        let slice = left.min(LOOK) + Duration::from_millis(1);
+        let mut polled: Vec<_> =
+            tries.iter().map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLOUT)).collect();
+        match poll(&mut polled, PollTimeout::try_from(slice).unwrap_or(PollTimeout::ZERO)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let settled = polled.iter().position(|each| each.revents().is_some_and(|events| !events.is_empty()));
+        if let Some(index) = settled {
+            let stream = tries.swap_remove(index);
+            return stream.take_error()?.map_or(Ok(stream), Err);
+        }
+    }
+}
+
+fn begin_to_connect(address: &SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let descriptor = socket(family, SockType::Stream, flags, None)?;
+    match connect(descriptor.as_raw_fd(), &SockaddrStorage::from(*address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(descriptor.into()),
+        Err(errno) => Err(errno.into()),
     }
 }
 

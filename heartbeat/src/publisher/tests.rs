@@ -100,3 +100,24 @@ fn a_loop_that_stands_is_wedged_with_the_first_look_after_its_budget() {
     assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
     assert_eq!(publisher.live_mono_ms, publisher.record.at_mono_ms);
 }
+
+#[test]
+fn a_beat_that_is_not_made_is_no_word_of_a_file_that_can_be_written_again() {
+    let mut publisher = publisher(Phase::Running);
+    publisher.tell(Err(Failure::System(std::io::ErrorKind::StorageFull.into())));
+    assert!(publisher.shared.file_failure().is_some());
+    let own = Subject { pid: publisher.record.pid, start: publisher.record.pid_start };
+    // Another process, that is no more.
+    publisher.shared.beat_for(Subject { start: own.start + 1, pid: own.pid });
+    publisher.own_pid = 0;
+    publisher.look();
+    let outcome = publisher.beat();
+    assert!(matches!(outcome, Ok(None)), "{outcome:?}");
+    publisher.tell(outcome);
+    assert!(publisher.shared.file_failure().is_some());
+    publisher.shared.beat_for(own);
+    publisher.look();
+    let outcome = publisher.beat();
+    publisher.tell(outcome);
+    assert_eq!(publisher.shared.file_failure(), None);
+}

@@ -37,15 +37,28 @@ fn a_redis_that_is_away_is_tried_ever_more_rarely_but_about_as_often_as_it_would
     let mut pace = Pace::new(SECOND, SECOND * 30, now);
     let mut waits = Vec::new();
     for _ in 0..20 {
-        pace.failed(now);
+        pace.failed(now, now);
         waits.push(pace.not_before.duration_since(now).as_millis());
     }
     assert!((50..=100).contains(&waits[0]), "{waits:?}");
     assert!(waits[5..].iter().all(|wait| (750..=1_500).contains(wait)), "{waits:?}");
     assert!(waits[5..].windows(2).any(|pair| pair[0] != pair[1]), "no jitter: {waits:?}");
     pace.succeeded(pace.due);
-    pace.failed(now);
+    pace.failed(now, now);
     assert!(pace.not_before <= now + LEAST_BACKOFF);
+}
+
+#[test]
+fn a_try_that_was_waited_for_in_vain_has_waited_already() {
+    let begun = Instant::now();
+    let mut pace = Pace::new(SECOND, SECOND * 30, begun);
+    for _ in 0..20 {
+        // Nothing between this moment and the last try leaves a Redis that returns without a question for two intervals.
+        pace.failed(begun, begun + pace.patience);
+        assert_eq!(pace.not_before, begun + pace.patience);
+        pace.failed(begun, begun + SECOND / 100);
+        assert!(pace.not_before <= begun + SECOND * 3 / 2);
+    }
 }
 
 #[test]
@@ -57,7 +70,7 @@ fn no_wait_is_longer_than_a_third_of_the_promise_or_its_own_limit() {
         let third = (promise / 3).max(LEAST_BACKOFF);
         assert!(pace.patience <= third.min(Duration::from_secs(5)), "{pace:?}");
         for _ in 0..20 {
-            pace.failed(now);
+            pace.failed(now, now);
             assert!(pace.not_before <= now + third.min(MOST_BACKOFF), "{pace:?}");
         }
     }

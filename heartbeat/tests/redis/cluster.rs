@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use heartbeat::fleet::{Cursor, Fleet};
+use heartbeat::fleet::{Beat, Cursor, Fleet, Fleets, News};
 
 use crate::servers::{SOON, Server, soon, until};
 use crate::worker::Worker;
@@ -120,6 +120,36 @@ fn a_worker_beats_through_a_migration_and_a_failover() {
         };
         (!cluster.0.iter().any(holds)).then_some(())
     });
+}
+
+#[test]
+fn the_news_of_many_clusters_reach_the_nodes_that_hold_them() {
+    let cluster = Cluster::start();
+    let worker = Worker::start(&cluster.url());
+    let mut record = worker.record();
+    let mut fleets = Fleets::new(cluster.url().parse().unwrap());
+    let workers: Vec<_> = (0..6)
+        .map(|n| {
+            let mut line = Vec::new();
+            record.cluster = format!("orders-{n}");
+            record.write(&mut line);
+            (record.clone(), line)
+        })
+        .collect();
+    let beats = workers
+        .iter()
+        .map(|(record, line)| News::Beat(Beat { record, line, takes_work: true, age_ms: 0 }))
+        .collect::<Vec<_>>();
+    let told = fleets.tell(&beats, soon());
+    assert!(told.iter().all(Result::is_ok), "{told:?}");
+    let holding = cluster.0.iter().filter(|node| Cluster::is_master(node) && Cluster::holds(node)).count();
+    assert!(holding > 1, "all lie on one node, which shows nothing");
+    for (record, _) in &workers {
+        let counts = Fleet::new(cluster.url().parse().unwrap(), record.cluster.as_str()).count(&[], soon());
+        assert_eq!(counts.unwrap().ready, 1, "{}", record.cluster);
+    }
+    let stopped: Vec<_> = workers.iter().map(|(record, _)| News::Stopped(record)).collect();
+    assert!(fleets.tell(&stopped, soon()).iter().all(Result::is_ok));
 }
 
 #[test]

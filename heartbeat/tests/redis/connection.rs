@@ -36,7 +36,7 @@ fn a_listener_hears_what_is_published_until_it_has_heard_enough() {
         let listener = scope.spawn(|| {
             let mut heard = Vec::new();
             let patterns = ["news.*".to_owned(), "other".to_owned()];
-            let listened = connection(&server).listen(&patterns, soon(), |payload| {
+            let listened = connection(&server).listen(&patterns, soon(), soon(), |payload| {
                 heard.push(String::from_utf8(payload.to_vec()).unwrap());
                 if heard.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
@@ -55,8 +55,9 @@ fn a_listener_hears_what_is_published_until_it_has_heard_enough() {
 fn silence_is_told_from_a_server_that_is_frozen() {
     let server = Server::start(&[]);
     let listen = || {
-        let until = Instant::now() + Duration::from_millis(400);
-        connection(&server).listen(&["news".to_owned()], until, |_| ControlFlow::Continue(()))
+        let quiet = Instant::now() + Duration::from_millis(200);
+        let until = quiet + Duration::from_millis(500);
+        connection(&server).listen(&["news".to_owned()], quiet, until, |_| ControlFlow::Continue(()))
     };
     listen().unwrap();
     server.freeze();
@@ -65,8 +66,9 @@ fn silence_is_told_from_a_server_that_is_frozen() {
     // Frozen once it has confirmed the subscription.
     thread::scope(|scope| {
         let listener = scope.spawn(|| {
-            let until = Instant::now() + Duration::from_secs(2);
-            connection(&server).listen(&["news".to_owned()], until, |_| ControlFlow::Continue(()))
+            let quiet = Instant::now() + Duration::from_secs(1);
+            let until = quiet + Duration::from_millis(500);
+            connection(&server).listen(&["news".to_owned()], quiet, until, |_| ControlFlow::Continue(()))
         });
         let mut numpat = cmd("PUBSUB");
         numpat.arg("NUMPAT");

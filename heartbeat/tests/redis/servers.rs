@@ -1,5 +1,7 @@
 //! Real servers, each on a free port or socket of its own in a folder of its own, and ended by their own process id.
 
+use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -196,11 +198,16 @@ impl Drop for Server {
     }
 }
 
+/// Redis, or what takes its settings and stands in `$REDIS_SERVER`.
+fn program() -> OsString {
+    env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 fn run(arguments: &[String], folder: &Path) -> Child {
     let log = fs::File::options().append(true).create(true).open(folder.join("log")).expect("a log");
     // The socket of one that was killed would stand in the way of what waits for it.
     drop(fs::remove_file(folder.join("socket")));
-    Command::new("redis-server")
+    Command::new(program())
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a log"))

@@ -210,9 +210,13 @@ fn the_thread_for_redis_takes_no_signal_of_the_programs() {
 
 #[test]
 fn a_program_that_exits_without_a_stop_withdraws_all_the_same() {
+    // This test is that program too.
+    if let Ok(url) = std::env::var("REDIS_OF_THE_TEST") {
+        exit_without_a_stop(&url);
+    }
     let redis = Server::start(&[]);
     let ended = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "standalone::exits_without_a_stop", "--ignored"])
+        .args(["--exact", "standalone::a_program_that_exits_without_a_stop_withdraws_all_the_same"])
         .env("REDIS_OF_THE_TEST", redis.url())
         .stdout(Stdio::null())
         .status()
@@ -223,10 +227,7 @@ fn a_program_that_exits_without_a_stop_withdraws_all_the_same() {
     assert_eq!(redis.keys(), Vec::<String>::new());
 }
 
-#[test]
-#[ignore = "is the program of the test before"]
-fn exits_without_a_stop() {
-    let url = std::env::var("REDIS_OF_THE_TEST").unwrap();
+fn exit_without_a_stop(url: &str) -> ! {
     let worker = Worker::with(builder().redis(url).interval(Duration::from_secs(2)));
     worker.wait_published();
     std::mem::forget(worker);

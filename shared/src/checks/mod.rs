@@ -12,6 +12,10 @@ pub mod command;
 pub mod cpu;
 #[cfg(feature = "run")]
 pub mod disk;
+#[cfg(feature = "dns")]
+pub mod dns;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "mail")]
 pub mod mail;
 #[cfg(feature = "run")]
@@ -20,6 +24,8 @@ pub mod memory;
 pub mod tcp;
 #[cfg(feature = "run")]
 pub mod temperature;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -34,10 +40,16 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<command::Command>(),
     Kind::of::<cpu::Cpu>(),
     Kind::of::<disk::Disk>(),
+    #[cfg(feature = "dns")]
+    Kind::of::<dns::Dns>(),
+    #[cfg(feature = "http")]
+    Kind::of::<http::Http>(),
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
     Kind::of::<tcp::Tcp>(),
     Kind::of::<temperature::Temperature>(),
+    #[cfg(feature = "tls")]
+    Kind::of::<tls::Tls>(),
     Kind::of::<worker::check::Worker>(),
 ];

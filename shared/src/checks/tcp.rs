@@ -4,16 +4,16 @@ use std::time::Instant;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
+use crate::net::{Address, Net};
 
 /// Whether a TCP port accepts connections.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tcp {
-    /// Host and port, as in `db.internal:5432` or `[::1]:5432`.
+    /// Host and port, as in `db.internal:5432` or `[::1]:5432`. Of several addresses of a name one is enough.
     address: String,
 }
 
@@ -21,24 +21,27 @@ impl Settings for Tcp {
     const KIND: &'static str = "tcp";
     const EXAMPLE: &'static str = r#"address = "127.0.0.1:5432""#;
     const CONTRACT: Contract = Contract::AnyAnswer(r#"address = "{peer}""#);
-    type Check = Self;
+    type Check = TcpCheck;
 
-    fn build(self) -> Result<Self, Vec<Mistake>> {
-        let port = self.address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        match port {
-            Some(1..) => Ok(self),
-            _ => Err(vec![Mistake::of("address", "an address is HOST:PORT, with a port from 1 to 65535")]),
+    fn build(self) -> Result<TcpCheck, Vec<Mistake>> {
+        match Address::parse(&self.address) {
+            Some(address) => Ok(TcpCheck { address, net: Net::default() }),
+            None => Err(vec![Mistake::of("address", Address::MISTAKE)]),
         }
     }
 }
 
+/// Connects.
+#[derive(Debug)]
+pub struct TcpCheck {
+    address: Address,
+    net: Net,
+}
+
 #[async_trait::async_trait]
-impl Check for Tcp {
-    async fn run(&self, _: Instant) -> Result<(), Failure> {
-        match TcpStream::connect(&self.address).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure::failed("no connection is accepted").because(error)),
-        }
+impl Check for TcpCheck {
+    async fn run(&self, deadline: Instant) -> Result<(), Failure> {
+        self.net.connect(&self.address, deadline).await.map(drop)
     }
 }
 
@@ -57,10 +60,12 @@ mod tests {
     #[tokio::test]
     async fn it_passes_while_somebody_listens_and_fails_once_nobody_does() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        assert_eq!(ask(&address).await, Ok(()));
+        let port = listener.local_addr().unwrap().port();
+        for host in ["127.0.0.1", "localhost"] {
+            assert_eq!(ask(&format!("{host}:{port}")).await, Ok(()));
+        }
         drop(listener);
-        assert_eq!(ask(&address).await, Err("no connection is accepted".to_owned()));
+        assert_eq!(ask(&format!("127.0.0.1:{port}")).await, Err("no connection is accepted".to_owned()));
     }
 
     #[test]

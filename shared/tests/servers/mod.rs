@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
+mod dnsmasq;
+mod nginx;
 mod smtp;
 
 use std::fs::File;
@@ -19,6 +21,8 @@ use shared::check::Check;
 use shared::checks::KINDS;
 use tempfile::TempDir;
 
+pub use dnsmasq::Dnsmasq;
+pub use nginx::Nginx;
 pub use smtp::Smtp;
 
 /// How long anything may take that comes as soon as the machine lets it.

@@ -329,3 +329,6 @@ impl Roster {
 fn name_of(record: &Record) -> (String, String) {
     (record.cluster.clone(), record.worker.clone())
 }
+
+#[cfg(test)]
+mod tests;

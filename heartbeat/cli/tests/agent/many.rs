@@ -73,6 +73,7 @@ fn ten_thousand_files_are_published_once_an_interval_over_one_connection() {
         .collect();
     let stop = AtomicBool::new(false);
     beat_round(&scene, &mut records, &stop, Duration::ZERO);
+    let begun = Instant::now();
     let agent = start(&mut scene.agent_command(&[]));
     std::thread::scope(|scope| {
         let _stopped = Stopped(&stop);
@@ -82,6 +83,7 @@ fn ten_thousand_files_are_published_once_an_interval_over_one_connection() {
             }
         });
         scene.until_counts(MANY + 1, MANY + 1);
+        eprintln!("all published {:.2?} after the start", begun.elapsed());
         let connections = scene.redis.info("stats", "total_connections_received");
         let (errands, time, begun) = (scene.redis.errands(), processor_time(agent.pid()), Instant::now());
         std::thread::sleep(Duration::from_secs(6));
@@ -90,7 +92,10 @@ fn ten_thousand_files_are_published_once_an_interval_over_one_connection() {
         let share = (processor_time(agent.pid()) - time) / seconds;
         let connected = scene.redis.info("stats", "total_connections_received") - connections;
         let still = scene.counts();
-        eprintln!("{beats} beats in {seconds:.1} s; {:.0} % of one processor", share * 100.0);
+        let memory = crate::bench::proc_status(agent.pid(), "VmHWM").unwrap();
+        eprintln!("{beats} beats in {seconds:.1} s; {:.0} % of one processor; {memory}", share * 100.0);
+        let most: u64 = memory.trim_end_matches(" kB").parse().unwrap();
+        assert!(most < 128 << 10, "{memory}");
         assert_eq!(still, (MANY + 1, MANY + 1, MANY + 1));
         // Each beat once: 1,000 a second, however often the agent publishes.
         assert!(beats > 1_000 && beats < 15_000, "{beats} beats");

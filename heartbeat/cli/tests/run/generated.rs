@@ -8,6 +8,8 @@ fn completions_are_printed_for_every_shell_and_bash_reads_its_own() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         assert_eq!(exit(bench.command(HEARTBEAT).args(["completions", shell])), 0, "{shell}");
         assert!(bench.stdout().contains("stop-timeout"), "{shell}");
+        assert!(!bench.stdout().contains("manual page"), "{shell} offers what is hidden");
+        assert!(shell != "bash" || !bench.stdout().contains("heartbeat,man)"), "bash offers what is hidden");
     }
     let script = format!("source <({HEARTBEAT} completions bash) && complete -p heartbeat");
     assert_eq!(exit(bench.command("bash").args(["-c", &script])), 0);

@@ -23,6 +23,24 @@ fn a_held_file_is_refused_with_its_holders_pid_before_the_command_runs() {
 }
 
 #[test]
+fn a_file_that_fails_in_the_middle_is_told_then_and_once_and_so_is_its_return() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("beats")).unwrap();
+    let mut command = bench.command(HEARTBEAT);
+    command.args(["run", "--file", "beats/beat", "--interval", "50ms", "--", "sleep", "600"]);
+    let program = crate::bench::start(&mut command);
+    crate::bench::until("a beat", || bench.path("beats/beat").exists());
+    std::fs::rename(bench.path("beats"), bench.path("away")).unwrap();
+    crate::bench::until("the failure is told", || bench.stderr().contains("; it goes on trying\n"));
+    assert!(bench.stderr().starts_with("heartbeat: cannot write "), "{}", bench.stderr());
+    std::fs::rename(bench.path("away"), bench.path("beats")).unwrap();
+    crate::bench::until("the return is told", || bench.stderr().contains("is written again\n"));
+    assert_eq!(bench.stderr().lines().count(), 2, "{}", bench.stderr());
+    program.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(program.exit(), 143);
+}
+
+#[test]
 fn a_link_a_folder_and_a_fifo_are_refused_before_the_command_runs() {
     let bench = Bench::new();
     symlink("elsewhere", bench.path("link")).unwrap();

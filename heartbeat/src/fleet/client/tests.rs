@@ -135,6 +135,25 @@ fn moved_names_a_node_and_a_nameless_one_is_the_one_that_said_so() {
     }
 }
 
+#[test]
+fn a_denial_within_a_script_is_one_in_the_words_of_every_server() {
+    let at = |details: &str| {
+        Refusal { code: "ERR".to_owned(), details: details.to_owned(), kind: None }.at("h:1").to_string()
+    };
+    let kind = |details: &str| {
+        Refusal { code: "ERR".to_owned(), details: details.to_owned(), kind: None }.at("h:1").kind()
+    };
+    // Redis 7.0, Valkey 9.1.
+    let old =
+        "The user executing the script can't run this command or subcommand script: 3c67, on @user_script:1.";
+    let new = "ACL failure in script: User a has no permissions to run the 'set' command script: on @user_script:1.";
+    assert_eq!(kind(old), ErrorKind::Denied);
+    assert_eq!(kind(new), ErrorKind::Denied);
+    assert_eq!(at(old), "h:1: ERR The user executing the script can't run this command or subcommand");
+    assert_eq!(at(new), "h:1: ERR ACL failure in script: User a has no permissions to run the 'set' command");
+    assert_eq!(kind("Error running script: ACL failure"), ErrorKind::Server);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use heartbeat::duration::Human;
 use heartbeat::fleet::{Cursor, Error, Fleet, MAX_PAGE, Member, Url};
+use heartbeat::record::Id;
 
 use super::{Answer, Facts, Listed, MOST_LISTED, Missing, Question, Roll, Silent};
 use crate::checks::worker::Want;
@@ -75,12 +76,36 @@ impl Settings {
     }
 
     fn roll(&self, fleet: &mut Fleet, until: Instant) -> Result<Roll, Error> {
-        let keep = |member: &Member| self.question.counts_here(&member.host).then(|| Listed::of(member));
-        let (mut workers, more) = read_all(fleet, MOST_LISTED, until, keep)?;
+        let host = self.question.host.as_deref();
+        let keep = |member: &Member| Some((member.id, member.record().is_some(), Listed::of(member)));
+        let (mut found, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
+        self.place_evicted(fleet, &mut found, until)?;
+        let mut workers: Vec<_> = found.into_iter().map(|(_, _, listed)| listed).collect();
         drop_succeeded(&mut workers, |listed| {
             (&listed.worker, listed.fresh, listed.age_ms.unwrap_or_default())
         });
         Ok(Roll::new(workers, more))
+    }
+
+    /// Of a worker whose record was evicted, the index still knows whether it takes work from the queues of the policy.
+    fn place_evicted(
+        &self,
+        fleet: &mut Fleet,
+        found: &mut [(Id, bool, Listed)],
+        until: Instant,
+    ) -> Result<(), Error> {
+        let evicted = |(_, has_record, listed): &&mut (Id, bool, Listed)| !*has_record && listed.takes_work;
+        let mut evicted: Vec<_> = found.iter_mut().filter(evicted).collect();
+        for evicted in evicted.chunks_mut(MAX_PAGE) {
+            let ids: Vec<_> = evicted.iter().map(|(id, ..)| *id).collect();
+            for queue in &self.question.policy.queues {
+                let take = fleet.take_from(&queue.name, &ids, until)?;
+                for ((_, _, listed), _) in evicted.iter_mut().zip(take).filter(|(_, takes)| *takes) {
+                    listed.queues.push(queue.name.clone());
+                }
+            }
+        }
+        Ok(())
     }
 
     fn count(&self, fleet: &mut Fleet, until: Instant) -> Result<Facts, Error> {
@@ -156,13 +181,16 @@ impl Listed {
             fresh: member.is_fresh(),
             takes_work: member.takes_work,
             queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
+            tasks: None,
         }
     }
 }
 
-/// Reads all members, page by page, and keeps what `keep` makes of them, `most` at most; whether there are more.
+/// Reads all members, or those of one host, page by page, and keeps what `keep` makes of them, `most` at most; whether
+/// there are more.
 pub fn read_all<T>(
     fleet: &mut Fleet,
+    host: Option<&str>,
     most: usize,
     until: Instant,
     mut keep: impl FnMut(&Member) -> Option<T>,
@@ -171,7 +199,10 @@ pub fn read_all<T>(
     let mut seen = HashSet::new();
     let mut next = Some(Cursor::default());
     while let Some(cursor) = next {
-        let page = fleet.members(&cursor, MAX_PAGE, until)?;
+        let page = match host {
+            Some(host) => fleet.members_on(host, &cursor, MAX_PAGE, until)?,
+            None => fleet.members(&cursor, MAX_PAGE, until)?,
+        };
         next = page.next;
         for member in page.members {
             // One may come twice.

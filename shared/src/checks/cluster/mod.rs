@@ -12,6 +12,8 @@ use heartbeat::verdict::Verdict;
 use super::worker::{Unknown, Want};
 use crate::status::Status;
 
+#[cfg(feature = "celery")]
+pub mod celery;
 #[cfg(feature = "run")]
 pub mod check;
 pub mod fleet;
@@ -115,7 +117,6 @@ impl fmt::Display for NoQueue {
 impl std::error::Error for NoQueue {}
 
 /// What was counted and found by name.
-/// What was counted and found by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Workers that beat within their promise.
@@ -171,8 +172,19 @@ pub struct Listed {
     pub fresh: bool,
     /// Whether it can take work, by what it said last.
     pub takes_work: bool,
-    /// The queues that it takes work from, where its record is still there.
+    /// The queues that it takes work from; where its record was evicted, those of the policy.
     pub queues: Vec<String>,
+    /// Its tasks, where the source tells of them.
+    pub tasks: Option<Tasks>,
+}
+
+/// A worker's tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tasks {
+    /// How many run.
+    pub running: u64,
+    /// How many have ended since its start.
+    pub done: u64,
 }
 
 /// The workers of a cluster, the worst first.

@@ -1,0 +1,164 @@
+//! The bytes below AMQP: name, socket and TLS, with certificates as everywhere else here; and what `lapin` wants to know of
+//! the runtime under it.
+
+use std::future::ready;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_rs::Tokio;
+use async_rs::traits::{Executor, Reactor, RuntimeKit};
+use async_rs::util::Task;
+use futures_util::{AsyncRead, AsyncWrite, Stream as Items};
+use lapin::tcp::AsyncTcpStream;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Connection, ConnectionProperties};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_util::compat::TokioAsyncReadCompatExt as _;
+
+use super::Amqp;
+
+/// The largest frame that is agreed to: it is what `lapin` sizes its buffers by, 32 times.
+const FRAME_MAX: u32 = 128 << 10;
+
+/// How long one address of several may take to answer.
+const SHARE: Duration = Duration::from_secs(1);
+
+/// A connection's bytes, plain or encrypted.
+pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
+
+pub type Stream = Box<dyn Bytes>;
+
+/// Ends a connection from below, whoever holds it.
+#[derive(Debug)]
+pub struct Hangup(StdStream);
+
+impl Hangup {
+    pub fn hang_up(&self) {
+        // It may have ended before.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
+/// Connects to the first address that answers, and shakes hands.
+pub async fn connect(url: &Amqp, tls: Option<Arc<ClientConfig>>) -> io::Result<(Stream, Hangup)> {
+    let stream = socket(url).await?;
+    let hangup = Hangup(stream.as_fd().try_clone_to_owned()?.into());
+    let Some(tls) = tls else { return Ok((Box::new(stream.compat()), hangup)) };
+    let invalid = |_| io::Error::new(io::ErrorKind::InvalidInput, "no certificate can be for this name");
+    let name = ServerName::try_from(url.host.clone()).map_err(invalid)?;
+    let stream = TlsConnector::from(tls).connect(name, stream).await?;
+    Ok((Box::new(stream.compat()), hangup))
+}
+
+async fn socket(url: &Amqp) -> io::Result<TcpStream> {
+    let addresses: Vec<_> = lookup_host((url.host.as_str(), url.port)).await?.collect();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (index, address) in addresses.iter().enumerate() {
+        let connecting = TcpStream::connect(address);
+        // The last one may take as long as there is time.
+        let connected = if index + 1 == addresses.len() {
+            connecting.await
+        } else {
+            timeout(SHARE, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        };
+        match connected {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Speaks AMQP over a connection that stands: logs in, and enters the virtual host.
+pub async fn speak(url: &Amqp, stream: Stream) -> lapin::Result<Connection> {
+    let uri = AMQPUri {
+        scheme: AMQPScheme::AMQP,
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo { username: url.user.clone(), password: url.password.clone() },
+            host: url.host.clone(),
+            port: url.port,
+        },
+        vhost: url.vhost.clone(),
+        // Without heartbeats: nothing turns the connection between two questions. One that has died is found by the next.
+        query: AMQPQueryString {
+            frame_max: Some(FRAME_MAX),
+            heartbeat: Some(0),
+            ..AMQPQueryString::default()
+        },
+    };
+    let properties = ConnectionProperties::default().with_connection_name("checker".into());
+    let runtime = async_rs::Runtime::new(Kit(Tokio::current()));
+    let stream = Mutex::new(Some(stream));
+    let take = async move |_, _| match stream.lock().map(|mut stream| stream.take()) {
+        Ok(Some(stream)) => Ok(AsyncTcpStream::Plain(stream)),
+        _ => Err(io::Error::from(io::ErrorKind::NotConnected).into()),
+    };
+    Connection::connector(uri, runtime, take, properties).await
+}
+
+/// Tokio, with a connection of ours in place of a socket of its own; so nothing else is ever registered or connected.
+#[derive(Clone, Debug)]
+struct Kit(Tokio);
+
+impl RuntimeKit for Kit {}
+
+impl Executor for Kit {
+    type Task<T: Send + 'static> = <Tokio as Executor>::Task<T>;
+
+    fn block_on<T, F: Future<Output = T>>(&self, future: F) -> T {
+        self.0.block_on(future)
+    }
+
+    fn spawn<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+        &self,
+        future: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn(future)
+    }
+
+    fn spawn_blocking<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(
+        &self,
+        work: F,
+    ) -> Task<Self::Task<T>> {
+        self.0.spawn_blocking(work)
+    }
+}
+
+impl Reactor for Kit {
+    type TcpStream = Stream;
+    type Sleep = <Tokio as Reactor>::Sleep;
+
+    fn register<H: io::Read + io::Write + Send + 'static>(
+        &self,
+        _: H,
+    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+        Err::<Stream, _>(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sleep(&self, time: Duration) -> Self::Sleep {
+        self.0.sleep(time)
+    }
+
+    fn interval(&self, time: Duration) -> impl Items<Item = std::time::Instant> + Send + 'static {
+        self.0.interval(time)
+    }
+
+    fn tcp_connect_addr(
+        &self,
+        _: SocketAddr,
+    ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
+        ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}

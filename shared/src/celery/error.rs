@@ -1,0 +1,71 @@
+//! What can go wrong with a broker, told without its secrets.
+
+use std::fmt;
+use std::io;
+
+use super::Printable;
+
+/// A question to a broker that failed. [`Self::reason`] is for everyone; the text is for who asked and for logs, names the
+/// server, and holds no secret.
+#[derive(Clone, Debug)]
+pub struct Error {
+    reason: String,
+    text: String,
+}
+
+impl Error {
+    pub(super) fn new(reason: &str, place: impl fmt::Display, what: impl fmt::Display) -> Self {
+        let text = format!("{place}: {}", Printable(&what.to_string()));
+        Self { reason: reason.to_owned(), text }
+    }
+
+    pub(super) fn timed_out(place: impl fmt::Display) -> Self {
+        Self::new("the broker did not answer in time", place, "no answer in time")
+    }
+
+    pub(super) fn unreachable(place: impl fmt::Display, what: impl fmt::Display) -> Self {
+        Self::new("the broker cannot be reached", place, what)
+    }
+
+    pub(super) fn denied(place: impl fmt::Display, what: impl fmt::Display) -> Self {
+        Self::new("the broker denied access", place, what)
+    }
+
+    pub(super) fn garbled(place: impl fmt::Display, what: impl fmt::Display) -> Self {
+        Self::new("the broker gave no proper answer", place, what)
+    }
+
+    pub(super) fn refused(place: impl fmt::Display, what: impl fmt::Display) -> Self {
+        Self::new("the broker answered with an error", place, what)
+    }
+
+    pub(super) fn local(reason: &str, what: impl fmt::Display) -> Self {
+        Self::new(reason, "here", what)
+    }
+
+    pub(super) fn io(place: impl fmt::Display, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::timed_out(place),
+            _ => Self::unreachable(place, error),
+        }
+    }
+
+    /// Why, as a fixed sentence.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl From<heartbeat::fleet::Error> for Error {
+    fn from(error: heartbeat::fleet::Error) -> Self {
+        Self { reason: error.kind().to_string(), text: error.to_string() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
