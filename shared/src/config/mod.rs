@@ -311,7 +311,9 @@ mod tests {
                     || setting["anyOf"]
                         .as_array()
                         .is_some_and(|all| all.iter().any(|one| one["type"] == "null"));
-                let default = setting.get("default").is_some();
+                // A list or a table that is not there is an empty one.
+                let empty = ["array", "object"].contains(&setting["type"].as_str().unwrap_or_default());
+                let default = setting.get("default").is_some() || empty;
                 assert!(
                     required || optional || default,
                     "{name} shows no default: its type is not `Serialize`"
