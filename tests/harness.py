@@ -7,9 +7,11 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -292,3 +294,75 @@ def start_rabbitmq(folder, config="", attempts=3):
             server.end()
             if attempt == attempts - 1:
                 raise
+class DatabaseServer(Program):
+    """A database server of the test's own. `url` holds its password; `django` is the same for Django's settings."""
+
+    def __init__(self, user, engine, name):
+        self.port, self.password = free_port(), "S3cret"
+        # Not below a folder of pytest's, which the server's own user may not enter.
+        self._place = tempfile.TemporaryDirectory(prefix="heartbeat-database-", ignore_cleanup_errors=True)
+        self.folder = Path(self._place.name)
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, user, user)
+        self.django = {
+            "ENGINE": f"django.db.backends.{engine}",
+            "NAME": name,
+            "USER": "shop",
+            "PASSWORD": self.password,
+            "HOST": "127.0.0.1",
+            "PORT": self.port,
+        }
+        scheme = {"postgresql": "postgres"}.get(engine, engine)
+        self.url = f"{scheme}://shop:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def set_up(self, command):
+        done = subprocess.run([str(part) for part in command], cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+
+    def answers(self):
+        assert self.process.poll() is None, self.output
+        return self.ready_words in self.output
+
+    def end(self):
+        super().end()
+        self._place.cleanup()
+
+
+def as_user(name):
+    """What a server is started with that refuses to run as root."""
+    return ["setpriv", f"--reuid={name}", f"--regid={name}", "--clear-groups"] if os.geteuid() == 0 else []
+
+
+class Postgres(DatabaseServer):
+    ready_words = "ready to accept connections"
+
+    def __init__(self):
+        super().__init__("postgres", "postgresql", "postgres")
+        user = as_user("postgres")
+        binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+        initdb = [*user, binaries / "initdb", "-D", self.folder / "data", "-U", "shop", "-A", "scram-sha-256", "--no-sync"]
+        password = self.folder / "password"
+        password.write_text(self.password)
+        password.chmod(0o644)
+        self.set_up([*initdb, "--pwfile", password])
+        options = ["-p", self.port, "-k", self.folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        Program.__init__(self, [*user, binaries / "postgres", "-D", self.folder / "data", *options], cwd=self.folder)
+
+
+class MariaDb(DatabaseServer):
+    ready_words = "ready for connections"
+
+    def __init__(self):
+        super().__init__("mysql", "mysql", "shop")
+        user = ["--user=mysql"] if os.geteuid() == 0 else []
+        data = f"--datadir={self.folder}/data"
+        self.set_up(["mariadb-install-db", "--no-defaults", *user, data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+        setup = self.folder / "setup.sql"
+        setup.write_text(
+            f"CREATE DATABASE shop;\nCREATE USER shop@'%' IDENTIFIED BY '{self.password}';\nGRANT ALL ON shop.* TO shop@'%';\n"
+        )
+        setup.chmod(0o644)
+        options = [data, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--init-file={setup}"]
+        options += ["--skip-name-resolve", "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-flush-log-at-trx-commit=0"]
+        server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
+        Program.__init__(self, [server, "--no-defaults", *user, *options], cwd=self.folder)

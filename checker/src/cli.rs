@@ -23,7 +23,7 @@ pub struct Cli {
 pub enum Command {
     Worker(worker::Args),
     #[cfg(feature = "redis")]
-    Cluster(crate::cluster::Args),
+    Cluster(Box<crate::cluster::Args>),
     #[cfg(feature = "run")]
     Run(crate::run::Args),
     #[cfg(feature = "run")]

@@ -11,7 +11,7 @@ const VARIABLE: &str = "HEARTBEAT_REDIS_URL";
 #[derive(Clone)]
 pub struct Unread(String);
 
-#[cfg(feature = "celery")]
+#[cfg(any(feature = "celery", feature = "django-q"))]
 impl Unread {
     /// For who reads it, and never for showing.
     pub fn text(&self) -> &str {
@@ -37,6 +37,11 @@ pub fn url(given: Option<&Unread>) -> Result<Url, String> {
         Some(Unread(text)) => ("--redis", text.clone()),
         None => (VARIABLE, variable()?),
     };
+    parse(name, &text)
+}
+
+/// Reads the URL that was given by a flag or a variable of this name.
+pub fn parse(name: &str, text: &str) -> Result<Url, String> {
     text.parse().map_err(|invalid| format!("the URL in {name} cannot be used: {invalid}"))
 }
 

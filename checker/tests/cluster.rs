@@ -366,6 +366,32 @@ fn invalid_arguments_are_one_clear_line_without_the_url() {
     }
 }
 
+#[test]
+#[cfg(feature = "django-q")]
+fn invalid_arguments_about_django_q_are_one_clear_line_without_the_url() {
+    for (words, says) in [
+        ("", "where are Django-Q's stats?"),
+        ("--redis redis://:S3cret@h", "belongs into DJANGO_SECRET_KEY"),
+        ("--redis redis://h --queue mail", "--queue: Django-Q's stats do not tell"),
+        ("--redis redis://h --max-lost 0", "--max-lost: Django-Q forgets"),
+        ("--redis redis+cluster://:S3cret@h", "no stats in a Redis Cluster"),
+        ("--redis redis://h --cache redis://:S3cret@h", "cannot be used with"),
+        ("--redis redis://h --cache-prefix x", "--cache-prefix is for --cache"),
+        ("--redis redis://h --unhealthy Angry", "invalid value"),
+        ("--cache http://:S3cret@h", "it begins with none of redis://"),
+        ("--cache redis://:S3cret@h --cache-table t", "for a cache in a database"),
+        ("--cache postgres://me:S3cret@h/db", "needs --cache-table TABLE"),
+        ("--cache postgres://me:S3cret@h:port/db --cache-table t", "what stands behind its scheme"),
+        ("--cache sqlite:///db --cache-table a\"b", "is the name of a table"),
+        ("--source heartbeat --redis redis://h --unhealthy Idle", "--unhealthy is for --source django-q"),
+    ] {
+        let source = if words.contains("--source") { "" } else { "--source django-q" };
+        let told = told(&mut checker(&format!("cluster shop {source} {words}")));
+        assert_eq!((told.code, told.stdout.as_str()), (Some(2), ""), "{words}: {told:?}");
+        assert!(told.stderr.contains(says) && !told.stderr.contains("S3cret"), "{words}: {told:?}");
+    }
+}
+
 // --- formats and lists ------------------------------------------------------------------------------------------
 
 #[test]

@@ -12,6 +12,8 @@ pub mod check;
 pub mod checks;
 #[cfg(feature = "run")]
 pub mod config;
+#[cfg(feature = "django-q")]
+pub mod django_q;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
@@ -22,6 +24,8 @@ pub mod node;
 pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;
+#[cfg(feature = "sql")]
+pub mod sql;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;

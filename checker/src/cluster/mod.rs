@@ -19,6 +19,8 @@ use crate::{deadline, redis, stream};
 
 #[cfg(feature = "celery")]
 mod celery;
+#[cfg(feature = "django-q")]
+mod django_q;
 mod fleet;
 
 /// How long before the deadline a source is given up, at most: then it can still be said what did not answer.
@@ -32,6 +34,9 @@ Forms of URL: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB], unix:///PATH, redis+se
 redis+cluster://HOST,HOST; rediss for TLS, with ?ca=FILE&cert=FILE&key=FILE. A URL with a password belongs into
 $HEARTBEAT_REDIS_URL: an argument can be read by everyone on the machine.
 
+With --source django-q, NAME is Q_CLUSTER[\"name\"], the key is in $DJANGO_SECRET_KEY, and the URL is that of the Redis broker
+(--redis, $DJANGO_Q_REDIS_URL) or of the Django cache that the stats are in (--cache, $DJANGO_CACHE_URL).
+
 Exit status: 0 passed, 1 failed, 2 invalid arguments, 3 unexpected failure;
 with --format nagios: 0 OK, 2 CRITICAL, 3 UNKNOWN.";
 
@@ -43,13 +48,18 @@ enum Source {
     /// Celery's workers, over their broker.
     #[cfg(feature = "celery")]
     Celery,
+    /// Django-Q2, by its own stats.
+    #[cfg(feature = "django-q")]
+    DjangoQ,
 }
 
 impl Source {
-    const ALL: [Self; if cfg!(feature = "celery") { 2 } else { 1 }] = [
+    const ALL: [Self; 1 + cfg!(feature = "celery") as usize + cfg!(feature = "django-q") as usize] = [
         Self::Heartbeat,
         #[cfg(feature = "celery")]
         Self::Celery,
+        #[cfg(feature = "django-q")]
+        Self::DjangoQ,
     ];
 
     fn as_str(self) -> &'static str {
@@ -57,6 +67,8 @@ impl Source {
             Self::Heartbeat => "heartbeat",
             #[cfg(feature = "celery")]
             Self::Celery => shared::checks::cluster::celery::Settings::SOURCE,
+            #[cfg(feature = "django-q")]
+            Self::DjangoQ => "django-q",
         }
     }
 }
@@ -83,7 +95,8 @@ pub struct Args {
     /// Who tells of the workers
     #[arg(long, value_name = "SOURCE", default_value = "heartbeat", value_parser = one_of(Source::ALL, Source::as_str))]
     source: Source,
-    /// The Redis that the workers beat to [default: `$HEARTBEAT_REDIS_URL`]
+    /// The Redis that the workers beat to [default: `$HEARTBEAT_REDIS_URL`], or Django-Q's broker
+    /// [default: `$DJANGO_Q_REDIS_URL`]
     #[arg(long, value_name = "URL")]
     redis: Option<redis::Unread>,
     #[cfg(feature = "celery")]
@@ -119,6 +132,9 @@ pub struct Args {
     /// List the workers too, each with its verdict
     #[arg(long)]
     list: bool,
+    #[cfg(feature = "django-q")]
+    #[command(flatten)]
+    django_q: django_q::Args,
     /// How the answer is shown
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
@@ -146,23 +162,24 @@ pub fn run(args: &Args) -> Exit {
 
 impl Args {
     fn ask(&self) -> Result<Box<dyn Ask>, String> {
-        self.refuse_foreign()?;
+        #[cfg(feature = "celery")]
+        self.refuse_celery()?;
         match self.source {
             Source::Heartbeat => Ok(Box::new(fleet::ask(self)?)),
             #[cfg(feature = "celery")]
             Source::Celery => Ok(Box::new(celery::ask(self)?)),
+            #[cfg(feature = "django-q")]
+            Source::DjangoQ => Ok(Box::new(django_q::ask(self)?)),
         }
     }
 
-    /// An option of another source would be of no effect.
-    fn refuse_foreign(&self) -> Result<(), String> {
-        #[cfg(feature = "celery")]
-        if self.source != Source::Celery
-            && let Some(option) = self.celery.given()
-        {
-            return Err(format!("{option} is for --source celery"));
+    /// An option of Celery's would be of no effect on another source.
+    #[cfg(feature = "celery")]
+    fn refuse_celery(&self) -> Result<(), String> {
+        match self.celery.given() {
+            Some(option) if self.source != Source::Celery => Err(format!("{option} is for --source celery")),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What is asked of the source, which is at `place`: that is shown, and holds no secret.

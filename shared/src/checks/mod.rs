@@ -20,6 +20,8 @@ pub mod http;
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
+#[cfg(feature = "storage")]
+pub mod storage;
 #[cfg(feature = "run")]
 pub mod tcp;
 #[cfg(feature = "run")]
@@ -47,6 +49,8 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
+    #[cfg(feature = "storage")]
+    Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),
     Kind::of::<temperature::Temperature>(),
     #[cfg(feature = "tls")]

@@ -4,6 +4,7 @@
 
 mod dnsmasq;
 mod nginx;
+mod objects;
 mod smtp;
 
 use std::fs::File;
@@ -23,6 +24,7 @@ use tempfile::TempDir;
 
 pub use dnsmasq::Dnsmasq;
 pub use nginx::Nginx;
+pub use objects::{Azurite, S3};
 pub use smtp::Smtp;
 
 /// How long anything may take that comes as soon as the machine lets it.
@@ -92,6 +94,14 @@ fn run(command: &mut Command, folder: &Path) -> Child {
     let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
     command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// A program of the npm registry, which `tests/run` installs.
+pub fn node_program(name: &str) -> Command {
+    let installed = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tests-node");
+    let program = installed.join("node_modules/.bin").join(name);
+    assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
+    Command::new(program)
 }
 
 /// The check that a configuration would make of these settings.

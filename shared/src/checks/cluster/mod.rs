@@ -16,6 +16,8 @@ use crate::status::Status;
 pub mod celery;
 #[cfg(feature = "run")]
 pub mod check;
+#[cfg(feature = "django-q")]
+pub mod django_q;
 pub mod fleet;
 
 /// The most workers that are listed, or counted one by one: the bound of what one answer takes of memory.

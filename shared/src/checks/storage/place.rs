@@ -1,0 +1,264 @@
+//! Where objects are stored, and how the place is reached: by this project's own TLS, without proxies or retries, and with a
+//! bound on what a server may answer.
+
+use std::error::Error as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http_body_util::{BodyExt as _, Limited};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+    HttpService,
+};
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::{ClientOptions, Error, ObjectStore, RetryConfig};
+use rustls::ClientConfig;
+
+use crate::check::Failure;
+use crate::kind::Mistake;
+use crate::settings::{Secret, TlsFiles, Url};
+use crate::tls::Tls;
+
+/// What no answer is longer than: what is asked for is short.
+const LONGEST_ANSWER: usize = 1 << 20;
+
+/// How it is reached: what belongs to one provider and is given for another is a mistake.
+#[derive(Debug)]
+pub struct Access {
+    pub endpoint: Option<Url>,
+    pub region: Option<String>,
+    pub account: Option<String>,
+    pub secret: Option<Secret>,
+    pub service_account: Option<PathBuf>,
+}
+
+/// A place where objects are stored.
+#[derive(Debug)]
+pub struct Place {
+    provider: Provider,
+    /// The bucket, or the folder.
+    name: String,
+    access: Access,
+    tls: Tls,
+    made: Mutex<Option<Made>>,
+}
+
+/// A store, and the certificates that it was made with.
+type Made = (Arc<ClientConfig>, Arc<dyn ObjectStore>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Provider {
+    Folder,
+    Amazon,
+    Azure,
+    Google,
+}
+
+impl Place {
+    pub fn new(url: &Url, access: Access, tls: TlsFiles) -> Result<Self, Vec<Mistake>> {
+        let mut mistakes = Tls::mistakes(&tls);
+        let provider = provider(url);
+        match provider {
+            Ok(provider) => mistakes.extend(access.mistakes(provider)),
+            Err(ref mistake) => mistakes.push(mistake.clone()),
+        }
+        match provider {
+            Ok(provider) if mistakes.is_empty() => {
+                let name = match provider {
+                    Provider::Folder => {
+                        url.expose().to_file_path().unwrap_or_default().to_string_lossy().into_owned()
+                    }
+                    _ => url.expose().host_str().unwrap_or_default().to_owned(),
+                };
+                Ok(Self { provider, name, access, tls: Tls::new(tls), made: Mutex::new(None) })
+            }
+            _ => Err(mistakes),
+        }
+    }
+
+    /// The same one, with its connections, until a file of certificates changes.
+    pub async fn store(&self) -> Result<Arc<dyn ObjectStore>, Failure> {
+        if self.provider == Provider::Folder {
+            return self.folder().await;
+        }
+        let tls = self.tls.config()?;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, store)) = &*made
+            && Arc::ptr_eq(of, &tls)
+        {
+            return Ok(Arc::clone(store));
+        }
+        let store = self.remote(&tls).map_err(|error| {
+            Failure::unknown("the storage's settings cannot be used").because(cause(&error))
+        })?;
+        *made = Some((tls, Arc::clone(&store)));
+        Ok(store)
+    }
+
+    /// Looked up anew for each question: a mount comes and goes.
+    async fn folder(&self) -> Result<Arc<dyn ObjectStore>, Failure> {
+        let name = self.name.clone();
+        let looked_up = tokio::task::spawn_blocking(move || LocalFileSystem::new_with_prefix(name)).await;
+        let missing = || Failure::failed("the folder is not there");
+        let folder = looked_up.map_err(|panic| missing().because(panic))?;
+        let folder = folder.map_err(|error| missing().because(error))?;
+        Ok(Arc::new(folder.with_automatic_cleanup(true)))
+    }
+
+    fn remote(&self, tls: &Arc<ClientConfig>) -> Result<Arc<dyn ObjectStore>, Error> {
+        match self.provider {
+            Provider::Amazon => self.amazon(Connector(Arc::clone(tls))),
+            Provider::Azure => self.azure(Connector(Arc::clone(tls))),
+            Provider::Folder | Provider::Google => self.google(Connector(Arc::clone(tls))),
+        }
+    }
+
+    fn amazon(&self, connector: Connector) -> Result<Arc<dyn ObjectStore>, Error> {
+        let access = &self.access;
+        let mut builder = match (&access.account, &access.secret) {
+            (Some(account), Some(secret)) => {
+                AmazonS3Builder::new().with_access_key_id(account).with_secret_access_key(secret.expose())
+            }
+            _ => AmazonS3Builder::from_env(),
+        };
+        builder = builder.with_bucket_name(&self.name).with_retry(once()).with_http_connector(connector);
+        if let Some(region) = &access.region {
+            builder = builder.with_region(region);
+        }
+        if let Some(endpoint) = &access.endpoint {
+            builder = builder.with_endpoint(endpoint.expose().as_str().trim_end_matches('/'));
+            builder = builder.with_allow_http(access.plain());
+        }
+        Ok(Arc::new(builder.build()?))
+    }
+
+    fn azure(&self, connector: Connector) -> Result<Arc<dyn ObjectStore>, Error> {
+        let access = &self.access;
+        let mut builder = match (&access.account, &access.secret) {
+            (Some(account), Some(secret)) => {
+                MicrosoftAzureBuilder::new().with_account(account).with_access_key(secret.expose())
+            }
+            _ => MicrosoftAzureBuilder::from_env(),
+        };
+        builder = builder.with_container_name(&self.name).with_retry(once()).with_http_connector(connector);
+        if let Some(endpoint) = &access.endpoint {
+            builder = builder.with_endpoint(endpoint.expose().as_str().trim_end_matches('/').to_owned());
+            builder = builder.with_allow_http(access.plain());
+        }
+        Ok(Arc::new(builder.build()?))
+    }
+
+    fn google(&self, connector: Connector) -> Result<Arc<dyn ObjectStore>, Error> {
+        let access = &self.access;
+        let mut builder = match &access.service_account {
+            Some(path) => GoogleCloudStorageBuilder::new().with_service_account_path(path.to_string_lossy()),
+            None => GoogleCloudStorageBuilder::from_env(),
+        };
+        builder = builder.with_bucket_name(&self.name).with_retry(once()).with_http_connector(connector);
+        if let Some(endpoint) = &access.endpoint {
+            builder = builder.with_base_url(endpoint.expose().as_str().trim_end_matches('/'));
+            builder = builder.with_client_options(ClientOptions::new().with_allow_http(access.plain()));
+        }
+        Ok(Arc::new(builder.build()?))
+    }
+}
+
+fn provider(url: &Url) -> Result<Provider, Mistake> {
+    let url = url.expose();
+    let bucket = url.host_str().is_some_and(|host| !host.is_empty());
+    let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.username().is_empty();
+    match url.scheme() {
+        "file" if url.to_file_path().is_ok() => Ok(Provider::Folder),
+        "s3" if bucket && bare => Ok(Provider::Amazon),
+        "az" if bucket && bare => Ok(Provider::Azure),
+        "gs" if bucket && bare => Ok(Provider::Google),
+        _ => {
+            Err(Mistake::of("url", "a storage is file:///FOLDER, s3://BUCKET, az://CONTAINER or gs://BUCKET"))
+        }
+    }
+}
+
+impl Access {
+    fn mistakes(&self, provider: Provider) -> Vec<Mistake> {
+        let keyed = matches!(provider, Provider::Amazon | Provider::Azure);
+        let mut mistakes = Vec::new();
+        let mut only = |key, given: bool, fits: bool, whose| {
+            if given && !fits {
+                mistakes.push(Mistake::of(key, format!("this is for {whose}")));
+            }
+        };
+        only("endpoint", self.endpoint.is_some(), provider != Provider::Folder, "s3, az and gs");
+        only("region", self.region.is_some(), provider == Provider::Amazon, "s3");
+        only("account", self.account.is_some(), keyed, "s3 and az");
+        only("secret", self.secret.is_some(), keyed, "s3 and az");
+        only("service_account", self.service_account.is_some(), provider == Provider::Google, "gs");
+        match (&self.account, &self.secret) {
+            (Some(_), None) => mistakes.push(Mistake::of("secret", "an `account` needs its `secret`")),
+            (None, Some(_)) => mistakes.push(Mistake::of("account", "a `secret` needs its `account`")),
+            _ => {}
+        }
+        if self.endpoint.as_ref().is_some_and(|url| !matches!(url.expose().scheme(), "http" | "https")) {
+            mistakes.push(Mistake::of("endpoint", "an endpoint is http://HOST or https://HOST"));
+        }
+        mistakes
+    }
+
+    fn plain(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|url| url.expose().scheme() == "http")
+    }
+}
+
+/// Whoever asks, asks again by itself.
+fn once() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+/// What went wrong at the bottom of it, of which servers and settings have no say.
+pub fn cause(error: &Error) -> String {
+    let mut deepest: Option<String> = None;
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            deepest = Some(error.to_string());
+        } else if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            deepest = Some(error.to_string());
+        } else if let Some(error) = error.downcast_ref::<HttpError>() {
+            deepest.get_or_insert_with(|| format!("HTTP: {:?}", error.kind()));
+        }
+        source = error.source();
+    }
+    deepest.unwrap_or_else(|| "not an answer that a storage gives".to_owned())
+}
+
+/// Connects for a store.
+#[derive(Debug)]
+struct Connector(Arc<ClientConfig>);
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured((*self.0).clone())
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| Error::Generic { store: "HTTP", source: Box::new(error) })?;
+        Ok(HttpClient::new(Bounded(client)))
+    }
+}
+
+/// Lets no server send more than it was asked for.
+#[derive(Debug)]
+struct Bounded(reqwest::Client);
+
+#[async_trait::async_trait]
+impl HttpService for Bounded {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = self.0.call(request).await?.into_parts();
+        let too_long = |error| HttpError::new_boxed(HttpErrorKind::Decode, error);
+        let body = HttpResponseBody::new(Limited::new(body, LONGEST_ANSWER).map_err(too_long));
+        Ok(HttpResponse::from_parts(parts, body))
+    }
+}

@@ -1,0 +1,501 @@
+//! Where Django-Q2 keeps its stats: in its own Redis, or, with every other broker, in a Django cache.
+//!
+//! In Redis they are found by walking the whole keyspace in pages (`SCAN`, never `KEYS`): nobody is blocked, and it takes
+//! the longer the more other keys there are. In a cache, one more key names them. What is stored is given as it is, with
+//! the clock of the server that gave it; nothing is judged here.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use heartbeat::fleet::{self, Connection};
+use redis::{Cmd, Value, cmd};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Executor, Row as _};
+use tokio::runtime::{Builder, Runtime};
+
+use super::pickle::{Node, Pickle};
+use super::stat::{MOST_BYTES, Uuid};
+use crate::sql;
+
+/// The most stats that are read.
+pub const MOST_STATS: usize = 10_000;
+
+/// How many keys one step of the walk looks at: well below a millisecond in which Redis serves nobody else.
+const STEP: usize = 1_000;
+
+/// How many stats are asked for at once: all of them, at their largest, fit into one answer.
+const AT_ONCE: usize = 100;
+
+/// The most bytes of a value of a cache: a stat in a pickle in base64, or a long list of keys.
+const MOST_CACHED: usize = 2 << 20;
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// The Redis that is Django-Q's broker.
+    Broker(fleet::Url),
+    /// A Django cache in Redis (`django.core.cache.backends.redis.RedisCache`).
+    RedisCache(fleet::Url, CacheKeys),
+    /// A Django cache in a table (`django.core.cache.backends.db.DatabaseCache`).
+    TableCache {
+        /// The database.
+        url: sql::Url,
+        /// The table: its `LOCATION`.
+        table: Table,
+        /// What its keys begin with.
+        keys: CacheKeys,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker(url) | Self::RedisCache(url, _) => write!(f, "{url}"),
+            Self::TableCache { url, table, .. } => write!(f, "{url}, table {}", table.0),
+        }
+    }
+}
+
+/// How a cache's keys begin: its `KEY_PREFIX` and `VERSION`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheKeys {
+    /// Default: nothing.
+    pub prefix: String,
+    /// Default: 1.
+    pub version: u64,
+}
+
+impl Default for CacheKeys {
+    fn default() -> Self {
+        Self { prefix: String::new(), version: 1 }
+    }
+}
+
+impl CacheKeys {
+    fn key(&self, key: &str) -> String {
+        format!("{}:{}:{key}", self.prefix, self.version)
+    }
+}
+
+/// The name of a table, which cannot end what it stands in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table(String);
+
+impl Table {
+    /// None where no table is called so that need not be quoted within its quotes.
+    pub fn parse(name: &str) -> Option<Self> {
+        let fits = !name.is_empty() && name.len() <= 128;
+        let plain = |character: char| character.is_alphanumeric() || "_-.$ ".contains(character);
+        (fits && name.chars().all(plain)).then(|| Self(name.to_owned()))
+    }
+}
+
+/// Why nothing is known: in public words, and more of it for who asks; neither holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untold {
+    /// A sentence that anybody may read.
+    pub reason: String,
+    /// What happened, where there is more to say.
+    pub detail: Option<String>,
+}
+
+impl Untold {
+    fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), detail: None }
+    }
+}
+
+impl From<fleet::Error> for Untold {
+    fn from(error: fleet::Error) -> Self {
+        Self { reason: error.kind().to_string(), detail: Some(error.to_string()) }
+    }
+}
+
+/// What was stored at one moment, each value beside what was asked for.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// The server's clock, in milliseconds since 1970.
+    pub now_unix_ms: u64,
+    /// The values, as Django-Q wrote them.
+    pub values: Vec<Option<Vec<u8>>>,
+}
+
+/// A place that can be looked at again.
+pub enum Store {
+    /// One of the two kinds of key in Redis.
+    Redis(Box<Connection>, Option<CacheKeys>),
+    /// A table, with the runtime that its client needs.
+    Table(Box<TableStore>),
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store(…)")
+    }
+}
+
+impl Store {
+    /// Nothing is connected yet.
+    pub fn new(place: &Place) -> Result<Self, Untold> {
+        Ok(match place {
+            Place::Broker(url) => Self::Redis(Box::new(Connection::new(url.clone())), None),
+            Place::RedisCache(url, keys) => {
+                Self::Redis(Box::new(Connection::new(url.clone())), Some(keys.clone()))
+            }
+            Place::TableCache { url, table, keys } => {
+                Self::Table(Box::new(TableStore::new(url, table, keys.clone())?))
+            }
+        })
+    }
+
+    /// Which cluster processes of a name there are, or were of late.
+    pub fn list(&mut self, name: &str, until: Instant) -> Result<Vec<Uuid>, Untold> {
+        let list_key = list_key(name);
+        let listed = match self {
+            Self::Redis(connection, None) => return walk(connection, &list_key, until),
+            Self::Redis(connection, Some(keys)) => {
+                let mut command = cmd("GETRANGE");
+                command.arg(keys.key(&list_key)).arg(0).arg(MOST_CACHED);
+                let answer = connection.ask(&[command], until)?.into_iter().next();
+                answer.transpose()?.and_then(bytes)
+            }
+            Self::Table(table) => table.list(&list_key, until)?,
+        };
+        listed.map_or(Ok(Vec::new()), |listed| ids(&listed, &list_key))
+    }
+
+    /// What these say now.
+    pub fn look(&mut self, name: &str, ids: &[Uuid], until: Instant) -> Result<Look, Untold> {
+        let list_key = list_key(name);
+        let mut look = Look { now_unix_ms: 0, values: Vec::with_capacity(ids.len()) };
+        for ids in ids.chunks(AT_ONCE) {
+            let keys = ids.iter().map(|id| format!("{list_key}:{id}"));
+            let some = match self {
+                Self::Redis(connection, None) => read(connection, keys, until)?,
+                Self::Redis(connection, Some(cache)) => {
+                    let mut some = read(connection, keys.map(|key| cache.key(&key)), until)?;
+                    for value in &mut some.values {
+                        *value = value.as_deref().map(unpickled);
+                    }
+                    some
+                }
+                Self::Table(table) => table.read(keys, until)?,
+            };
+            look.now_unix_ms = some.now_unix_ms;
+            look.values.extend(some.values);
+        }
+        Ok(look)
+    }
+}
+
+fn list_key(name: &str) -> String {
+    format!("django_q:{name}:cluster")
+}
+
+fn walk(connection: &mut Connection, list_key: &str, until: Instant) -> Result<Vec<Uuid>, Untold> {
+    let pattern = format!("{}:*", literally(list_key));
+    let mut ids = HashSet::new();
+    let mut cursor = b"0".to_vec();
+    for step in 0_u64.. {
+        let mut command = cmd("SCAN");
+        command.arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(STEP);
+        let answer = connection.ask(&[command], until).map_err(|error| unfinished(error, step))?;
+        let answer = answer.into_iter().next().transpose()?;
+        let Some(Value::Array(parts)) = answer else { return Err(garbled()) };
+        let [Value::BulkString(next), Value::Array(keys)] = parts.as_slice() else { return Err(garbled()) };
+        for key in keys.iter().filter_map(text) {
+            ids.extend(key.strip_prefix(list_key).and_then(|rest| Uuid::parse(rest.strip_prefix(':')?)));
+        }
+        if ids.len() > MOST_STATS {
+            return Err(too_many());
+        }
+        cursor.clone_from(next);
+        if cursor == b"0" {
+            break;
+        }
+    }
+    Ok(ids.into_iter().collect())
+}
+
+/// A walk that has begun and did not come to its end in time is mostly one through too many keys.
+fn unfinished(error: fleet::Error, steps: u64) -> Untold {
+    if error.kind() == fleet::ErrorKind::TimedOut && steps > 0 {
+        let keys = steps.saturating_mul(STEP as u64);
+        let reason = format!("Redis holds too many keys to be searched in time: about {keys} were");
+        return Untold { reason, detail: Some(error.to_string()) };
+    }
+    error.into()
+}
+
+/// A text in a pattern, as it stands.
+fn literally(text: &str) -> String {
+    let special = |character: char| matches!(character, '*' | '?' | '[' | ']' | '\\' | '^');
+    text.chars()
+        .flat_map(|character| special(character).then_some('\\').into_iter().chain([character]))
+        .collect()
+}
+
+fn read(
+    connection: &mut Connection,
+    keys: impl Iterator<Item = String>,
+    until: Instant,
+) -> Result<Look, Untold> {
+    let mut commands = vec![cmd("TIME")];
+    commands.extend(keys.map(|key| get(&key)));
+    let mut answers = connection.ask(&commands, until)?.into_iter();
+    let time = answers.next().transpose()?.ok_or_else(garbled)?;
+    // What is no string at all has no value here.
+    let values = answers.map(|answer| answer.ok().and_then(bytes)).collect();
+    Ok(Look { now_unix_ms: time_ms(&time).ok_or_else(garbled)?, values })
+}
+
+/// No more of a value than tells that it is too large.
+fn get(key: &str) -> Cmd {
+    let mut command = cmd("GETRANGE");
+    command.arg(key).arg(0).arg(MOST_BYTES);
+    command
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}
+
+/// A value; GETRANGE has an empty one where there is none.
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) if !bytes.is_empty() => Some(bytes),
+        _ => None,
+    }
+}
+
+fn time_ms(time: &Value) -> Option<u64> {
+    let Value::Array(parts) = time else { return None };
+    let [seconds, micros] = parts.as_slice() else { return None };
+    let (seconds, micros): (u64, u64) = (text(seconds)?.parse().ok()?, text(micros)?.parse().ok()?);
+    seconds.checked_mul(1_000)?.checked_add(micros / 1_000)
+}
+
+fn garbled() -> Untold {
+    Untold::new("Redis gave no proper answer")
+}
+
+fn too_many() -> Untold {
+    Untold::new(format!("there are more than {MOST_STATS} stats"))
+}
+
+fn no_list() -> Untold {
+    Untold::new("what the cache has in the place of Django-Q's list of stats is no list")
+}
+
+/// The ids in a cache's pickled list of keys. A key that is none of Django-Q's is left out.
+fn ids(pickled: &[u8], list_key: &str) -> Result<Vec<Uuid>, Untold> {
+    let pickle = Pickle::parse(pickled).map_err(|_| no_list())?;
+    let Node::List(items) = pickle.root() else { return Err(no_list()) };
+    let ids: HashSet<_> = items
+        .iter()
+        .filter_map(|id| match pickle.node(*id) {
+            Node::Text(key) => Uuid::parse(key.strip_prefix(list_key)?.strip_prefix(':')?),
+            _ => None,
+        })
+        .collect();
+    if ids.len() > MOST_STATS { Err(too_many()) } else { Ok(ids.into_iter().collect()) }
+}
+
+/// The text in a pickle. What is none is no stat: it is given on as it is, and its signature will be wrong.
+fn unpickled(pickled: &[u8]) -> Vec<u8> {
+    match Pickle::parse(pickled) {
+        Ok(pickle) => match pickle.root() {
+            Node::Text(text) => text.clone().into_bytes(),
+            _ => pickled.to_vec(),
+        },
+        Err(_) => pickled.to_vec(),
+    }
+}
+
+/// A table of a Django cache. Its client is asynchronous, so there is a runtime, on the thread that asks.
+#[derive(Debug)]
+pub struct TableStore {
+    runtime: Option<Runtime>,
+    url: sql::Url,
+    table: Table,
+    keys: CacheKeys,
+    connection: Option<sql::Connection>,
+}
+
+impl Drop for TableStore {
+    fn drop(&mut self) {
+        // A look-up of a name may hang in it, and nobody waits for that any more.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl TableStore {
+    fn new(url: &sql::Url, table: &Table, keys: CacheKeys) -> Result<Self, Untold> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime =
+            runtime.map_err(|error| Untold::new(format!("no runtime for the database: {error}")))?;
+        let (url, table) = (url.clone(), table.clone());
+        Ok(Self { runtime: Some(runtime), url, table, keys, connection: None })
+    }
+
+    fn list(&mut self, list_key: &str, until: Instant) -> Result<Option<Vec<u8>>, Untold> {
+        let key = self.keys.key(list_key);
+        let (_, rows) = self.select(std::slice::from_ref(&key), until)?;
+        let listed = rows.into_iter().next().map(|(_, value)| decoded(&value).ok_or_else(no_list));
+        listed.transpose()
+    }
+
+    fn read(&mut self, keys: impl Iterator<Item = String>, until: Instant) -> Result<Look, Untold> {
+        let keys: Vec<_> = keys.map(|key| self.keys.key(&key)).collect();
+        let (now_unix_ms, mut rows) = self.select(&keys, until)?;
+        let values = keys.iter().map(|key| {
+            let at = rows.iter().position(|(found, _)| found == key)?;
+            let (_, value) = rows.swap_remove(at);
+            // What is no base64 is no stat either: its signature will be wrong.
+            Some(decoded(&value).map_or(value.into_bytes(), |pickled| unpickled(&pickled)))
+        });
+        Ok(Look { now_unix_ms, values: values.collect() })
+    }
+
+    /// The rows of these keys and the server's clock, over the connection that stands or a new one.
+    fn select(&mut self, keys: &[String], until: Instant) -> Result<(u64, Vec<(String, String)>), Untold> {
+        let Some(runtime) = &self.runtime else { return Err(Untold::new("the database is closed")) };
+        let left = until.saturating_duration_since(Instant::now());
+        let (url, table, kept) = (&self.url, &self.table, &mut self.connection);
+        let asked = async {
+            if kept.is_none() {
+                *kept = Some(url.connect().await?);
+            }
+            match kept {
+                Some(sql::Connection::Postgres(connection)) => postgres(connection, table, keys).await,
+                Some(sql::Connection::MySql(connection)) => mysql(connection, table, keys).await,
+                Some(sql::Connection::Sqlite(connection)) => sqlite(connection, table, keys).await,
+                None => Ok((0, Vec::new())),
+            }
+        };
+        let told = runtime.block_on(async { tokio::time::timeout(left, asked).await });
+        match told {
+            Ok(Ok(told)) => Ok(told),
+            Ok(Err(error)) => {
+                self.connection = None;
+                Err(Untold { reason: sql::reason(&error).to_owned(), detail: Some(plain(&error)) })
+            }
+            Err(_) => {
+                self.connection = None;
+                Err(Untold::new("the database did not answer in time"))
+            }
+        }
+    }
+}
+
+/// An error in one line of bounded length.
+fn plain(error: &sqlx::Error) -> String {
+    let text = error.to_string();
+    text.chars().take(200).map(|character| if character.is_control() { ' ' } else { character }).collect()
+}
+
+type Told = sqlx::Result<(u64, Vec<(String, String)>)>;
+
+async fn postgres(connection: &mut sqlx::PgConnection, table: &Table, keys: &[String]) -> Told {
+    let marks: Vec<_> = (1..=keys.len()).map(|at| format!("${at}")).collect();
+    let statement = statement(&format!("\"{}\"", table.0), &marks.join(", "));
+    let now = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
+    let now: i64 = connection.fetch_one(now).await?.try_get(0)?;
+    let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
+    let rows = rows.iter().map(|row| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?)));
+    Ok((now.unsigned_abs(), rows.collect::<sqlx::Result<_>>()?))
+}
+
+async fn mysql(connection: &mut sqlx::MySqlConnection, table: &Table, keys: &[String]) -> Told {
+    let statement = statement(&format!("`{}`", table.0), &vec!["?"; keys.len()].join(", "));
+    let now = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
+    let now: i64 = connection.fetch_one(now).await?.try_get(0)?;
+    let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
+    let rows = rows.iter().map(|row| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?)));
+    Ok((now.unsigned_abs(), rows.collect::<sqlx::Result<_>>()?))
+}
+
+/// SQLite has no clock but this machine's.
+async fn sqlite(connection: &mut sqlx::SqliteConnection, table: &Table, keys: &[String]) -> Told {
+    let statement = statement(&format!("\"{}\"", table.0), &vec!["?"; keys.len()].join(", "));
+    let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
+    let rows = rows.iter().map(|row| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?)));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
+    Ok((u64::try_from(now).unwrap_or(u64::MAX), rows.collect::<sqlx::Result<_>>()?))
+}
+
+/// Not by `expires`: that is the clock of the host that wrote, in whole seconds, in a time zone that depends on Django's
+/// settings. The stat itself tells when it was signed.
+fn statement(table: &str, marks: &str) -> String {
+    format!("SELECT cache_key, substr(value, 1, {MOST_CACHED}) FROM {table} WHERE cache_key IN ({marks})")
+}
+
+fn bound<'q, DB>(query: Query<'q, DB, DB::Arguments>, keys: &'q [String]) -> Query<'q, DB, DB::Arguments>
+where
+    DB: sqlx::Database + sqlx::database::HasStatementCache,
+    &'q str: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
+{
+    keys.iter().fold(query.persistent(false), |query, key| query.bind(key.as_str()))
+}
+
+fn decoded(value: &str) -> Option<Vec<u8>> {
+    let packed: String = value.split_ascii_whitespace().collect();
+    STANDARD.decode(packed).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "12345678-1234-5678-1234-567812345678";
+
+    #[test]
+    fn a_name_in_a_pattern_matches_itself_alone() {
+        assert_eq!(literally("django_q:a*b?[c]\\^:cluster"), "django_q:a\\*b\\?\\[c\\]\\\\\\^:cluster");
+        assert_eq!(literally("größe"), "größe");
+    }
+
+    #[test]
+    fn a_table_has_a_name_that_ends_no_quotes() {
+        for name in ["django_cache", "Q cache", "größe", "shop.cache"] {
+            assert_eq!(Table::parse(name), Some(Table(name.to_owned())));
+        }
+        for name in ["", "a\"b", "a`b", "a'b", "a;b", "a\0b", "a\\b", &"a".repeat(129)] {
+            assert_eq!(Table::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_keys_in_a_caches_list_are_taken_and_others_left() {
+        let keys =
+            ["django_q:shop:cluster:", "django_q:other:cluster:", "x"].map(|start| format!("{start}{ID}"));
+        let mut pickled = b"(".to_vec();
+        for key in keys.iter().chain(&keys) {
+            pickled.extend(format!("V{key}\n").bytes());
+        }
+        pickled.extend(b"K\x01Vdjango_q:shop:cluster:no\nl.");
+        assert_eq!(ids(&pickled, "django_q:shop:cluster"), Ok(vec![Uuid::parse(ID).unwrap()]));
+        for wrong in [&b"N."[..], b"", b"cos\nsystem\n)R."] {
+            assert!(ids(wrong, "django_q:shop:cluster").is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_no_pickled_text_stays_what_it_is() {
+        assert_eq!(unpickled(b"\x80\x05\x8c\x02ab\x94."), b"ab");
+        assert_eq!(unpickled(b"K\x01."), b"K\x01.");
+        assert_eq!(unpickled(b"ab"), b"ab");
+        assert_eq!(
+            (decoded("gAWM\nAmFilC4="), decoded("!")),
+            (Some(b"\x80\x05\x8c\x02ab\x94.".to_vec()), None)
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! The kind `storage`, of a folder and of real servers.
+
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
+mod servers;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use servers::{Azurite, S3, ask, ask_briefly, ask_within, check};
+
+fn s3(server: &S3, more: &Value) -> Value {
+    let mut settings = json!({
+        "url": "s3://media",
+        "endpoint": format!("http://127.0.0.1:{}", server.port),
+        "account": "S3RVER",
+        "secret": "S3RVER",
+    });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    settings
+}
+
+fn folder(folder: &Path, more: &Value) -> Value {
+    let mut settings = json!({ "url": format!("file://{}", folder.display()) });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    settings
+}
+
+#[tokio::test]
+async fn a_folder_has_an_object_or_has_not() {
+    let place = tempfile::tempdir().unwrap();
+    let strict = check("storage", folder(place.path(), &json!({ "path": "a/b.txt" })));
+    let lenient =
+        check("storage", folder(place.path(), &json!({ "path": "a/b.txt", "allow_missing": true })));
+    assert_eq!(ask(&*strict).await, Err("the object is not there: not found".to_owned()));
+    assert_eq!(ask(&*lenient).await, Ok(()));
+    std::fs::create_dir(place.path().join("a")).unwrap();
+    std::fs::write(place.path().join("a/b.txt"), "b").unwrap();
+    assert_eq!(ask(&*strict).await, Ok(()));
+    drop(place);
+    let told = ask(&*lenient).await.unwrap_err();
+    assert!(told.starts_with("the folder is not there: "), "{told}");
+}
+
+#[tokio::test]
+async fn what_is_written_to_a_folder_leaves_not_even_a_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let write = check("storage", folder(place.path(), &json!({ "mode": "write", "prefix": "a/b" })));
+    assert_eq!(ask(&*write).await, Ok(()));
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    // A file where the folder should be: nothing can be written, even by root.
+    std::fs::write(place.path().join("a"), "in the way").unwrap();
+    let told = ask(&*write).await.unwrap_err();
+    assert!(told.starts_with("nothing can be written: "), "{told}");
+    std::fs::remove_file(place.path().join("a")).unwrap();
+    assert_eq!(ask(&*write).await, Ok(()));
+}
+
+#[tokio::test]
+async fn s3_takes_gives_back_and_deletes_an_object_and_nothing_is_left() {
+    let server = S3::start();
+    let write = check("storage", s3(&server, &json!({ "mode": "write" })));
+    assert_eq!(ask(&*write).await, Ok(()));
+    assert!(server.files().is_empty());
+    let exists = check("storage", s3(&server, &json!({ "path": "logo.svg" })));
+    assert_eq!(ask(&*exists).await, Err("the object is not there: not found".to_owned()));
+    let lenient = check("storage", s3(&server, &json!({ "path": "logo.svg", "allow_missing": true })));
+    assert_eq!(ask(&*lenient).await, Ok(()));
+}
+
+#[tokio::test]
+async fn an_unknown_account_is_told_as_such() {
+    let server = S3::start();
+    // This server knows its accounts and does not look at the signature; Azure's stand-in below does.
+    let settings = s3(&server, &json!({ "mode": "write", "account": "nobody" }));
+    let told = ask(&*check("storage", settings)).await.unwrap_err();
+    assert!(told.starts_with("access is denied: "), "{told}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_is_not_there_fails_even_where_the_object_may_be_missing() {
+    let server = S3::start();
+    let settings = s3(&server, &json!({ "url": "s3://none", "mode": "write" }));
+    let told = ask(&*check("storage", settings)).await.unwrap_err();
+    assert!(told.starts_with("there is no such place in the storage"), "{told}");
+}
+
+#[tokio::test]
+async fn a_server_that_freezes_or_dies_fails_and_one_that_comes_back_passes() {
+    let mut server = S3::start();
+    let write = check("storage", s3(&server, &json!({ "mode": "write" })));
+    assert_eq!(ask(&*write).await, Ok(()));
+    server.program.signal(Signal::SIGSTOP);
+    assert_eq!(ask_briefly(&*write).await, Err("timed out".to_owned()));
+    server.program.signal(Signal::SIGCONT);
+    assert_eq!(ask(&*write).await, Ok(()));
+    server.program.kill();
+    let told = ask_within(&*write, Duration::from_secs(5)).await.unwrap_err();
+    assert!(told.starts_with("nothing can be written: "), "{told}");
+    server.program.restart();
+    server.wait();
+    assert_eq!(ask(&*write).await, Ok(()));
+}
+
+#[tokio::test]
+async fn what_could_not_be_deleted_is_deleted_before_the_next_question() {
+    let server = S3::start();
+    let way = Way::to(server.port);
+    let mut settings = s3(&server, &json!({ "mode": "write" }));
+    settings["endpoint"] = format!("http://127.0.0.1:{}", way.port).into();
+    let write = check("storage", settings);
+    way.swallow_deletes(true);
+    assert_eq!(ask_within(&*write, Duration::from_secs(2)).await, Err("timed out".to_owned()));
+    assert!(server.files().iter().any(|file| file.starts_with("probe-")), "{:?}", server.files());
+    way.swallow_deletes(false);
+    assert_eq!(ask(&*write).await, Ok(()));
+    assert!(server.files().is_empty());
+}
+
+/// A way to a server, on which requests to delete can get lost.
+struct Way {
+    port: u16,
+    swallow: Arc<AtomicBool>,
+}
+
+impl Way {
+    fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let way = Self { port: listener.local_addr().unwrap().port(), swallow: Arc::default() };
+        let swallow = Arc::clone(&way.swallow);
+        thread::spawn(move || {
+            for client in listener.incoming().map(Result::unwrap) {
+                let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+                let (back, front) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                let (asked, answered) = (Arc::clone(&swallow), Arc::default());
+                thread::spawn(move || carry(client, server, &asked));
+                thread::spawn(move || carry(back, front, &answered));
+            }
+        });
+        way
+    }
+
+    fn swallow_deletes(&self, swallow: bool) {
+        self.swallow.store(swallow, Ordering::Relaxed);
+    }
+}
+
+/// Carries bytes until one side is gone.
+fn carry(mut from: TcpStream, mut to: TcpStream, swallow: &AtomicBool) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        let lost = bytes.starts_with(b"POST /media?delete") && swallow.load(Ordering::Relaxed);
+        if !lost && to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn azure_takes_gives_back_and_deletes_an_object() {
+    let server = Azurite::start();
+    server.make_container("media").await;
+    let settings = |secret: &str| {
+        json!({
+            "url": "az://media",
+            "mode": "write",
+            "endpoint": server.endpoint(),
+            "account": Azurite::ACCOUNT,
+            "secret": secret,
+        })
+    };
+    let write = check("storage", settings(Azurite::KEY));
+    assert_eq!(ask(&*write).await, Ok(()));
+    let wrong = "d3JvbmcgUzNjcmV0IHdyb25nIFMzY3JldCB3cm9uZyBTM2NyZXQgd3JvbmcgUzNjcmV0IQ==";
+    let told = ask(&*check("storage", settings(wrong))).await.unwrap_err();
+    assert!(told.starts_with("access is denied: "), "{told}");
+    assert_eq!(ask(&*write).await, Ok(()));
+}
