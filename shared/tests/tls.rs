@@ -15,7 +15,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 use serde_json::{Value, json};
-use servers::{Nginx, ask, ask_briefly, check};
+use servers::{Nginx, Smtp, ask, ask_briefly, check};
 use tempfile::TempDir;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -191,4 +191,19 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     let plain = check("tls", json!({ "address": format!("127.0.0.1:{}", server.port) }));
     let told = ask(&*plain).await.unwrap_err();
     assert!(told.starts_with("the handshake of TLS fails"), "{told}");
+}
+
+#[tokio::test]
+async fn a_mail_server_is_asked_to_begin_tls() {
+    let server = Smtp::start("starttls");
+    let of = |server: &Smtp| json!({ "address": format!("localhost:{}", server.port), "tls": { "ca": server.ca } });
+    let mut settings = of(&server);
+    settings["starttls"] = "smtp".into();
+    assert_eq!(told(&settings).await, "");
+    settings.as_object_mut().unwrap().remove("tls");
+    assert_eq!(told(&settings).await, "the certificate's issuer is not trusted");
+    assert_eq!(told(&of(&server)).await, "the handshake of TLS fails", "not asked to");
+    let plain = Smtp::start("plain");
+    let settings = json!({ "address": format!("localhost:{}", plain.port), "starttls": "smtp" });
+    assert_eq!(told(&settings).await, "the server does not begin TLS");
 }

@@ -1,5 +1,6 @@
 """A real Celery application, as a user has one; told by the test, through the environment, where its broker is."""
 
+import json
 import os
 import pathlib
 import time
@@ -16,6 +17,7 @@ app.conf.update(
     task_track_started=True,
     broker_connection_retry_on_startup=True,
     worker_hijack_root_logger=False,
+    broker_use_ssl=json.loads(os.environ.get("BROKER_USE_SSL", "null")),
 )
 
 if probe_file := os.environ.get("FOJ_FILE"):

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ import pytest
 
 import harness
 from celery_worker import CeleryWorker
+from certificates import Authority
 from harness import CHECKER, until
 
 HERE = Path(__file__).parent
@@ -279,3 +281,74 @@ def test_a_frozen_rabbitmq_is_unknown(rabbitmq):
     finally:
         os.kill(rabbitmq.beam(), signal.SIGCONT)
     until(lambda: ask(rabbitmq.url).status != "unknown", timeout=30)
+
+
+# --- RabbitMQ over TLS ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Encrypted:
+    """A RabbitMQ that talks TLS alone to clients, and only to those whose certificate its own authority has signed."""
+
+    server: harness.RabbitMQ
+    authority: Authority
+    place: str
+    port: int
+
+    @property
+    def url(self):
+        return f"amqps://guest:guest@{self.place}//"
+
+    def trusting(self, authority, client=None, host="localhost", password="guest", ours=True):
+        ca, cert, key = ("ca", "cert", "key") if ours else ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+        own = f"&{cert}={client[0]}&{key}={client[1]}" if client else ""
+        return f"amqps://guest:{password}@{host}:{self.port}//?{ca}={authority.path}{own}"
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encrypted")
+    authority = Authority(folder)
+    certificate, key = authority.sign("server", "DNS:localhost")
+    port = harness.free_port()
+    settings = f"""
+        listeners.ssl.1 = 127.0.0.1:{port}
+        ssl_options.cacertfile = {authority.path}
+        ssl_options.certfile = {certificate}
+        ssl_options.keyfile = {key}
+        ssl_options.verify = verify_peer
+        ssl_options.fail_if_no_peer_cert = true
+    """
+    server = harness.start_rabbitmq(folder, settings)
+    yield Encrypted(server, authority, f"localhost:{port}", port)
+    server.end()
+
+
+def test_over_tls_with_a_private_authority_and_a_client_certificate(encrypted, start):
+    client = encrypted.authority.sign("client")
+    theirs = {"ca_certs": str(encrypted.authority.path), "certfile": str(client[0]), "keyfile": str(client[1]), "cert_reqs": ssl.CERT_REQUIRED}
+    worker = start(CeleryWorker, encrypted, BROKER_USE_SSL=json.dumps(theirs)).ready()
+    for ours in (True, False):
+        url = encrypted.trusting(encrypted.authority, client, ours=ours)
+        until(lambda url=url: ask(url, "--expect", worker.name, "--queue", worker.queue).code == 0, timeout=30)
+        assert ask(url, "--expect", worker.name, "--events").code == 0
+    worker.end()
+    told = ask(url, "--expect", worker.name, "--timeout", "2s")
+    assert (told.code, told.status, told.answer["missing"]) == (1, "fail", [worker.name]), told
+
+
+def test_over_tls_who_does_not_prove_to_be_the_broker_is_told_nothing(encrypted, tmp_path):
+    client = encrypted.authority.sign("client")
+    stranger = Authority(tmp_path, "stranger")
+    untrusted = "invalid peer certificate"
+    is_unknown(encrypted.trusting(stranger, client, password="S3cret"), "the broker cannot be reached")
+    assert untrusted in ask(encrypted.trusting(stranger, client)).output
+    assert untrusted in ask(encrypted.url).output, "the system trusts other authorities"
+    assert untrusted in ask(encrypted.trusting(encrypted.authority, client, host="127.0.0.1")).output, "another name"
+    is_unknown(encrypted.trusting(encrypted.authority, client, password="S3cret"), "the broker denied access")
+    # It asks for a certificate of its own authority's.
+    is_unknown(encrypted.trusting(encrypted.authority, password="S3cret"), "the broker cannot be reached")
+    is_unknown(encrypted.trusting(encrypted.authority, stranger.sign("client"), password="S3cret"), "the broker cannot be reached")
+    # TLS where there is none, and none where there is.
+    is_unknown(f"amqps://guest:S3cret@localhost:{encrypted.server.port}//?ca={encrypted.authority.path}")
+    is_unknown(f"amqp://guest:S3cret@localhost:{encrypted.port}//")

@@ -48,8 +48,7 @@ pub struct Http {
     #[serde(default)]
     expect_headers: BTreeMap<String, String>,
     /// Headers to send.
-    #[serde(default)]
-    headers: BTreeMap<String, Secret>,
+    headers: Option<BTreeMap<String, Secret>>,
     /// A bearer token to send.
     token: Option<Secret>,
     /// How many redirects to follow, at most 20; with 0 the redirect itself is the answer. They never lead from `https` to
@@ -132,7 +131,7 @@ impl Settings for Http {
 impl Http {
     fn sent_headers(&self) -> Result<HeaderMap, Mistake> {
         let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
+        for (name, value) in self.headers.iter().flatten() {
             let name =
                 HeaderName::try_from(name).map_err(|_| Mistake::of("headers", "not the name of a header"))?;
             let value =
@@ -228,7 +227,7 @@ impl HttpCheck {
     fn make(&self, config: &ClientConfig) -> Result<Client, Failure> {
         let unusable =
             |error: reqwest::Error| Failure::unknown("no client can be made").because(error.without_url());
-        let keep_headers_secret = !self.settings.headers.is_empty();
+        let keep_headers_secret = self.settings.headers.as_ref().is_some_and(|headers| !headers.is_empty());
         let builder = Client::builder()
             .no_proxy()
             .tls_backend_preconfigured(config.clone())

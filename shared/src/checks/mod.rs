@@ -7,6 +7,8 @@ pub mod battery;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
+pub mod command;
+#[cfg(feature = "run")]
 pub mod cpu;
 #[cfg(feature = "database")]
 pub mod database;
@@ -37,6 +39,9 @@ use crate::kind::Kind;
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
+    #[cfg(feature = "redis")]
+    Kind::of::<cluster::check::Cluster>(),
+    Kind::of::<command::Command>(),
     Kind::of::<cpu::Cpu>(),
     #[cfg(feature = "database")]
     Kind::of::<database::Settings>(),
@@ -54,4 +59,5 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<temperature::Temperature>(),
     #[cfg(feature = "tls")]
     Kind::of::<tls::Tls>(),
+    Kind::of::<worker::check::Worker>(),
 ];

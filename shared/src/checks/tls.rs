@@ -1,6 +1,8 @@
 //! Whether a server's certificate is trusted, for its name, and good for some time yet.
 //!
-//! Only the handshake is made; what is spoken over the connection is the concern of the kinds that speak it.
+//! Only the handshake is made, and what a protocol says before it where TLS does not come first; what is spoken over the connection is the concern of the kinds that speak it.
+
+mod starttls;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +17,7 @@ use serde::Deserialize;
 use tokio_rustls::TlsConnector;
 use x509_parser::parse_x509_certificate;
 
+use self::starttls::Starttls;
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::net::{Address, Net};
@@ -32,6 +35,8 @@ pub struct Tls {
     address: String,
     /// The name that the certificate must be for, where it is not the address's host.
     name: Option<String>,
+    /// The protocol, where it is one that begins without TLS.
+    starttls: Option<Starttls>,
     /// For how many days it must still be good: a number warns, and `{ warn = 21, fail = 7 }` does both. What counts is the
     /// first certificate to end of those that trust in it rests on.
     #[serde(default = "days_left")]
@@ -68,6 +73,7 @@ impl Settings for Tls {
             (Some(address), Some(Ok(name))) if mistakes.is_empty() => Ok(TlsCheck {
                 address,
                 name,
+                starttls: self.starttls,
                 days_left: self.days_left,
                 files: Files::new(self.files),
                 net: Net::default(),
@@ -82,6 +88,7 @@ impl Settings for Tls {
 pub struct TlsCheck {
     address: Address,
     name: ServerName<'static>,
+    starttls: Option<Starttls>,
     days_left: Levels<u32>,
     files: Files,
     net: Net,
@@ -95,7 +102,11 @@ impl Check for TlsCheck {
         // A session that is resumed shows no certificate; and a certificate that is refused could not be looked at.
         config.resumption = Resumption::disabled();
         config.dangerous().set_certificate_verifier(Arc::new(Later(provider())));
-        let stream = self.net.connect(&self.address, deadline).await?;
+        let mut stream = self.net.connect(&self.address, deadline).await?;
+        if let Some(starttls) = self.starttls {
+            let disagrees = |error| Failure::failed("the server does not begin TLS").because(error);
+            starttls.begin(&mut stream).await.map_err(disagrees)?;
+        }
         let stream = TlsConnector::from(Arc::new(config))
             .connect(self.name.clone(), stream)
             .await
