@@ -10,6 +10,10 @@ pub mod celery;
 #[cfg(feature = "run")]
 pub mod check;
 pub mod checks;
+#[cfg(feature = "run")]
+pub mod config;
+#[cfg(feature = "database")]
+pub mod database;
 #[cfg(feature = "django-q")]
 pub mod django_q;
 #[cfg(feature = "run")]

@@ -31,7 +31,10 @@ async fn a_redis_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     assert_eq!(ask(&*redis).await, Ok(()));
     assert_eq!(server.ask("DBSIZE"), ":0");
     server.program.freeze();
-    assert_eq!(ask_briefly(&*redis).await.unwrap_err().split(':').next(), Some("Redis did not answer in time"));
+    assert_eq!(
+        ask_briefly(&*redis).await.unwrap_err().split(':').next(),
+        Some("Redis did not answer in time")
+    );
     server.program.signal(Signal::SIGCONT);
     assert_eq!(ask(&*redis).await, Ok(()));
     server.program.kill();
@@ -72,14 +75,18 @@ async fn what_is_denied_is_told_and_a_value_that_cannot_be_deleted_expires() {
     let with = |login: &str| cache(&server.url_of(login));
     assert_eq!(ask(&*with("probe:S3cret@")).await, Ok(()));
     let told = ask(&*with("probe:S3cretWr0ng@")).await.unwrap_err();
-    assert!(told.starts_with("Redis does not accept the user or password: ") && !told.contains("S3cret"), "{told}");
+    assert!(
+        told.starts_with("Redis does not accept the user or password: ") && !told.contains("S3cret"),
+        "{told}"
+    );
     let elsewhere = json!({ "url": server.url_of("probe:S3cret@"), "prefix": "other:" });
     let denied = |name: &str| Err(format!("Redis does not let this user do what is asked: {name}"));
     assert_eq!(reason(&*check("cache", elsewhere)).await, denied("SET"));
     assert_eq!(server.ask("DBSIZE"), ":0");
     server.ask("ACL SETUSER probe -del");
     assert_eq!(reason(&*with("probe:S3cret@")).await, denied("DEL"));
-    let left: u64 = server.ask("EVAL \"return redis.call('PTTL', redis.call('RANDOMKEY'))\" 0")[1..].parse().unwrap();
+    let left: u64 =
+        server.ask("EVAL \"return redis.call('PTTL', redis.call('RANDOMKEY'))\" 0")[1..].parse().unwrap();
     assert!((1..=60_000).contains(&left), "{left}");
 }
 
@@ -131,7 +138,7 @@ async fn a_memcached_that_takes_no_values_says_why() {
     assert_eq!(reason(&*cache(&server.url())).await, Err(wants.to_owned()));
 
     // Full, and told not to make room.
-    let server = Memcached::start(&["-M", "-m", "1"]);
+    let server = Memcached::start(&["-M", "-m", "3"]);
     let mut filled = String::new();
     for number in 0..100_000 {
         filled.push_str(&format!("set checker:{number:032} 0 0 32\r\n{number:032}\r\n"));
@@ -175,15 +182,21 @@ async fn what_only_seems_to_be_a_cache_fails() {
         (|key, _| format!("STORED\r\nVALUE {key} 0 99999999999\r\n"), GARBLED),
         (|_, value| format!("STORED\r\nVALUE other 0 32\r\n{value}\r\nEND\r\n"), GARBLED),
         (
-            |key, _| format!("STORED\r\nVALUE {key} 0 32\r\n{:032}\r\nEND\r\nHD t60\r\nDELETED\r\nEND\r\n", 0),
+            |key, _| {
+                format!("STORED\r\nVALUE {key} 0 32\r\n{:032}\r\nEND\r\nHD t60\r\nDELETED\r\nEND\r\n", 0)
+            },
             "another value came back than was set",
         ),
         (
-            |key, value| format!("STORED\r\nVALUE {key} 0 32\r\n{value}\r\nEND\r\nHD t-1\r\nDELETED\r\nEND\r\n"),
+            |key, value| {
+                format!("STORED\r\nVALUE {key} 0 32\r\n{value}\r\nEND\r\nHD t-1\r\nDELETED\r\nEND\r\n")
+            },
             "the cache lets a value that should expire live for ever",
         ),
         (
-            |key, value| format!("STORED\r\nVALUE {key} 0 32\r\n{value}\r\nEND\r\nHD t61\r\nDELETED\r\nEND\r\n"),
+            |key, value| {
+                format!("STORED\r\nVALUE {key} 0 32\r\n{value}\r\nEND\r\nHD t61\r\nDELETED\r\nEND\r\n")
+            },
             "the cache lets a value live for longer than it should",
         ),
         (

@@ -49,7 +49,8 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
 async fn one_connection_is_kept_and_only_lengths_cost_a_second_round_trip() {
     let server = Redis::start(&[]);
     server.ask("RPUSH jobs 1");
-    let settings = json!({ "url": server.url(), "role": "primary", "exists": ["jobs"], "max_length": { "jobs": 1 } });
+    let settings =
+        json!({ "url": server.url(), "role": "primary", "exists": ["jobs"], "max_length": { "jobs": 1 } });
     let redis = check("redis", settings);
     assert_eq!(ask(&*redis).await, Ok(()));
     let connections = || server.number("stats", "total_connections_received");
@@ -105,8 +106,11 @@ impl Sentinel {
         let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
         let path = folder.path().join("sentinel.conf");
         let monitored = format!("sentinel monitor orders 127.0.0.1 {} 1", server.port);
-        std::fs::write(&path, format!("port {port}\nbind 127.0.0.1\ndir {}\n{monitored}\n", folder.path().display()))
-            .unwrap();
+        std::fs::write(
+            &path,
+            format!("port {port}\nbind 127.0.0.1\ndir {}\n{monitored}\n", folder.path().display()),
+        )
+        .unwrap();
         let mut command = Command::new("redis-server");
         command.arg(path).arg("--sentinel");
         let sentinel = Self { _program: Program::start(command, folder), port };
@@ -180,10 +184,18 @@ async fn a_replica_is_told_from_a_primary_and_must_have_its_link() {
     let linked = is(&replica, "replica");
     assert_eq!(ask(&*is(&primary, "primary")).await, Ok(()));
     assert_eq!(ask(&*linked).await, Ok(()));
-    until("a replica that is online", || primary.ask("INFO replication").contains("state=online").then_some(()));
+    until("a replica that is online", || {
+        primary.ask("INFO replication").contains("state=online").then_some(())
+    });
     assert_eq!(ask(&*followed).await, Ok(()));
-    assert_eq!(ask(&*is(&primary, "replica")).await, Err("this Redis is a primary, and no replica".to_owned()));
-    assert_eq!(ask(&*is(&replica, "primary")).await, Err("this Redis is a replica, and no primary".to_owned()));
+    assert_eq!(
+        ask(&*is(&primary, "replica")).await,
+        Err("this Redis is a primary, and no replica".to_owned())
+    );
+    assert_eq!(
+        ask(&*is(&replica, "primary")).await,
+        Err("this Redis is a replica, and no primary".to_owned())
+    );
     let two = json!({ "url": primary.url(), "min_replicas": 2 });
     assert_eq!(asked(two).await, Err("1 replicas follow this Redis (at least 2 are wanted)".to_owned()));
 
@@ -191,11 +203,16 @@ async fn a_replica_is_told_from_a_primary_and_must_have_its_link() {
     until("a link that is down", || replica.has("replication", "master_link_status:down").then_some(()));
     assert_eq!(ask(&*linked).await, Err("the replica has no connection to its primary".to_owned()));
     replica.ask("CONFIG SET replica-serve-stale-data no");
-    assert_eq!(reason(&*linked).await, Err("this Redis is a replica that has lost its primary: PING".to_owned()));
+    assert_eq!(
+        reason(&*linked).await,
+        Err("this Redis is a replica that has lost its primary: PING".to_owned())
+    );
     primary.restart();
     until("a link that is up", || replica.has("replication", "master_link_status:up").then_some(()));
     assert_eq!(ask(&*linked).await, Ok(()));
-    until("a replica that is online", || primary.ask("INFO replication").contains("state=online").then_some(()));
+    until("a replica that is online", || {
+        primary.ask("INFO replication").contains("state=online").then_some(())
+    });
     assert_eq!(ask(&*followed).await, Ok(()));
 }
 
@@ -203,10 +220,7 @@ async fn a_replica_is_told_from_a_primary_and_must_have_its_link() {
 async fn memory_is_measured_by_what_the_server_may_take() {
     let server = Redis::start(&[]);
     let memory = check("redis", json!({ "url": server.url(), "max_memory": { "warn": 50, "fail": 90 } }));
-    assert_eq!(
-        ask(&*memory).await,
-        Err("Redis has no maxmemory that a share could be of".to_owned())
-    );
+    assert_eq!(ask(&*memory).await, Err("Redis has no maxmemory that a share could be of".to_owned()));
     server.ask("CONFIG SET maxmemory 1gb");
     assert_eq!(ask(&*memory).await, Ok(()));
     let used = server.number("memory", "used_memory");

@@ -9,7 +9,11 @@ pub mod cache;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
+pub mod command;
+#[cfg(feature = "run")]
 pub mod cpu;
+#[cfg(feature = "database")]
+pub mod database;
 #[cfg(feature = "run")]
 pub mod disk;
 #[cfg(feature = "dns")]
@@ -41,7 +45,12 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
     #[cfg(feature = "redis")]
     Kind::of::<cache::Cache>(),
+    #[cfg(feature = "redis")]
+    Kind::of::<cluster::check::Cluster>(),
+    Kind::of::<command::Command>(),
     Kind::of::<cpu::Cpu>(),
+    #[cfg(feature = "database")]
+    Kind::of::<database::Settings>(),
     Kind::of::<disk::Disk>(),
     #[cfg(feature = "dns")]
     Kind::of::<dns::Dns>(),
@@ -58,4 +67,5 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<temperature::Temperature>(),
     #[cfg(feature = "tls")]
     Kind::of::<tls::Tls>(),
+    Kind::of::<worker::check::Worker>(),
 ];

@@ -3,11 +3,13 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
 mod dnsmasq;
+mod mariadb;
 mod memcached;
 mod nginx;
-mod redis;
 #[cfg(feature = "storage")]
 mod objects;
+mod postgres;
+mod redis;
 mod smtp;
 
 use std::fs::File;
@@ -26,11 +28,13 @@ use shared::checks::KINDS;
 use tempfile::TempDir;
 
 pub use dnsmasq::Dnsmasq;
+pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nginx::Nginx;
-pub use redis::Redis;
 #[cfg(feature = "storage")]
 pub use objects::{Azurite, S3};
+pub use postgres::Postgres;
+pub use redis::Redis;
 pub use smtp::Smtp;
 
 /// How long anything may take that comes as soon as the machine lets it.
@@ -84,8 +88,20 @@ impl Program {
     }
 
     pub fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
+        self.end(Signal::SIGKILL);
+    }
+
+    pub fn end(&mut self, signal: Signal) {
+        self.signal(signal);
         self.child.wait().unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts it again, as it was started.

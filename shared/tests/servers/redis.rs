@@ -18,7 +18,16 @@ impl Redis {
         let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("redis-server");
-        command.args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--port", &port.to_string()]);
+        command.args([
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+        ]);
         command.arg("--dir").arg(folder.path()).arg("--unixsocket").arg(folder.path().join("socket"));
         command.args(arguments);
         let server = Self { program: Program::start(command, folder), port };
@@ -30,7 +39,9 @@ impl Redis {
     pub fn replica_of(primary: &Self, arguments: &[&str]) -> Self {
         let of = format!("127.0.0.1 {}", primary.port);
         let replica = Self::start(&[&["--replicaof", &of], arguments].concat());
-        until("a replica that is linked", || replica.has("replication", "master_link_status:up").then_some(()));
+        until("a replica that is linked", || {
+            replica.has("replication", "master_link_status:up").then_some(())
+        });
         replica
     }
 
@@ -41,7 +52,9 @@ impl Redis {
 
     fn wait(&self) {
         // Whether with +PONG or with -NOAUTH: it answers.
-        until("a Redis that answers", || self.try_ask("PING").ok().filter(|answer| !answer.contains("LOADING")));
+        until("a Redis that answers", || {
+            self.try_ask("PING").ok().filter(|answer| !answer.contains("LOADING"))
+        });
     }
 
     pub fn url(&self) -> String {
