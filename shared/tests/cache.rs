@@ -4,6 +4,7 @@
 
 mod servers;
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::thread;
@@ -141,7 +142,7 @@ async fn a_memcached_that_takes_no_values_says_why() {
     let server = Memcached::start(&["-M", "-m", "3"]);
     let mut filled = String::new();
     for number in 0..100_000 {
-        filled.push_str(&format!("set checker:{number:032} 0 0 32\r\n{number:032}\r\n"));
+        write!(filled, "set checker:{number:032} 0 0 32\r\n{number:032}\r\n").unwrap();
     }
     let answers = server.ask(&filled, &["SERVER_ERROR"]);
     assert!(answers.last().unwrap().contains("out of memory"), "{:?}", answers.last());

@@ -197,7 +197,10 @@ async fn a_replica_is_told_from_a_primary_and_must_have_its_link() {
         Err("this Redis is a replica, and no primary".to_owned())
     );
     let two = json!({ "url": primary.url(), "min_replicas": 2 });
-    assert_eq!(asked(two).await, Err("1 replicas follow this Redis (at least 2 are wanted)".to_owned()));
+    assert_eq!(
+        asked(two).await,
+        Err("too few replicas follow this Redis: 1 (at least 2 are wanted)".to_owned())
+    );
 
     primary.program.kill();
     until("a link that is down", || replica.has("replication", "master_link_status:down").then_some(()));

@@ -183,7 +183,7 @@ enum Expiry {
 
 impl Found {
     /// Whether it may be that not all was answered by the same server.
-    fn is_torn(&self) -> bool {
+    fn is_torn(self) -> bool {
         self.read == Read::Nothing || self.expiry == Expiry::Gone || !self.deleted
     }
 

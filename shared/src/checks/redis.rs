@@ -279,10 +279,10 @@ impl RedisCheck {
         };
         match (self.settings.role, role) {
             (Some(Role::Primary), Role::Replica) => {
-                fail("this Redis is a replica, and no primary".to_owned())
+                fail("this Redis is a replica, and no primary".to_owned());
             }
             (Some(Role::Replica), Role::Primary) => {
-                fail("this Redis is a primary, and no replica".to_owned())
+                fail("this Redis is a primary, and no replica".to_owned());
             }
             (Some(Role::Replica), Role::Replica) => link(info, max_lag, fail)?,
             _ => {}
@@ -291,7 +291,7 @@ impl RedisCheck {
             let near = |lag: u64| max_lag.is_none_or(|max| lag <= max);
             let following = info.replicas().filter(|lag| near(*lag)).count() as u64;
             if following < min {
-                fail(format!("{following} replicas follow this Redis (at least {min} are wanted)"));
+                fail(format!("too few replicas follow this Redis: {following} (at least {min} are wanted)"));
             }
         }
         Some(())
@@ -460,7 +460,7 @@ mod tests {
         };
         assert_eq!((primary(1, "1s"), primary(2, "7s")), (Ok(()), Ok(())));
         for (min, lag, following) in [(2, "6s", 1), (3, "1m", 2)] {
-            let says = format!("{following} replicas follow this Redis (at least {min} are wanted)");
+            let says = format!("too few replicas follow this Redis: {following} (at least {min} are wanted)");
             assert_eq!(primary(min, lag), Err(says));
         }
     }
