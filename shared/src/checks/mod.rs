@@ -16,12 +16,16 @@ pub mod database;
 pub mod disk;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "upstream")]
+pub mod feed;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "mail")]
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
+#[cfg(feature = "upstream")]
+pub mod statuspage;
 #[cfg(feature = "storage")]
 pub mod storage;
 #[cfg(feature = "run")]
@@ -30,6 +34,8 @@ pub mod tcp;
 pub mod temperature;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "upstream")]
+mod upstream;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -48,11 +54,15 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<disk::Disk>(),
     #[cfg(feature = "dns")]
     Kind::of::<dns::Dns>(),
+    #[cfg(feature = "upstream")]
+    Kind::of::<feed::Feed>(),
     #[cfg(feature = "http")]
     Kind::of::<http::Http>(),
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
+    #[cfg(feature = "upstream")]
+    Kind::of::<statuspage::StatusPage>(),
     #[cfg(feature = "storage")]
     Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),
