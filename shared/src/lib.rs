@@ -4,6 +4,8 @@
 //! concern of who asked.
 
 #[cfg(feature = "run")]
+pub mod background;
+#[cfg(feature = "run")]
 pub mod blocking;
 #[cfg(feature = "celery")]
 pub mod celery;

@@ -18,6 +18,8 @@ pub mod database;
 pub mod disk;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "upstream")]
+pub mod feed;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "mail")]
@@ -26,6 +28,8 @@ pub mod mail;
 pub mod memory;
 #[cfg(all(feature = "redis", feature = "run"))]
 pub mod redis;
+#[cfg(feature = "upstream")]
+pub mod statuspage;
 #[cfg(feature = "storage")]
 pub mod storage;
 #[cfg(feature = "run")]
@@ -34,6 +38,8 @@ pub mod tcp;
 pub mod temperature;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "upstream")]
+mod upstream;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -54,6 +60,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<disk::Disk>(),
     #[cfg(feature = "dns")]
     Kind::of::<dns::Dns>(),
+    #[cfg(feature = "upstream")]
+    Kind::of::<feed::Feed>(),
     #[cfg(feature = "http")]
     Kind::of::<http::Http>(),
     #[cfg(feature = "mail")]
@@ -61,6 +69,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<memory::Memory>(),
     #[cfg(feature = "redis")]
     Kind::of::<redis::Redis>(),
+    #[cfg(feature = "upstream")]
+    Kind::of::<statuspage::StatusPage>(),
     #[cfg(feature = "storage")]
     Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),
