@@ -384,6 +384,11 @@ fn invalid_arguments_about_django_q_are_one_clear_line_without_the_url() {
         ("--cache postgres://me:S3cret@h:port/db --cache-table t", "what stands behind its scheme"),
         ("--cache sqlite:///db --cache-table a\"b", "is the name of a table"),
         ("--source heartbeat --redis redis://h --unhealthy Idle", "--unhealthy is for --source django-q"),
+        #[cfg(feature = "celery")]
+        (
+            "--source celery --broker redis://:S3cret@h --cache-table t",
+            "--cache-table is for --source django-q",
+        ),
     ] {
         let source = if words.contains("--source") { "" } else { "--source django-q" };
         let told = told(&mut checker(&format!("cluster shop {source} {words}")));

@@ -365,7 +365,8 @@ fn list_all(plan: &Plan, place: &Place, format: &str, table: &mut Table) {
         mebibytes(done.output.len() as f64),
         Told(longest),
     );
-    table.row(&format!("checker cluster --list --format {format} of {}", number(plan.many)), &told);
+    let what = format!("checker cluster --list --format {format} of {}", number(plan.many));
+    table.judged(&what, &told, "128 MiB", done.most_memory <= 128 << 20);
 }
 
 /// What Django-Q2 asks, of as many stats of its own, on the same server; and the same question to this project.

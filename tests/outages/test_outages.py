@@ -90,7 +90,9 @@ def test_beats_that_arrive_are_counted_though_their_answers_come_too_late(group)
 
 @each(["full-volatile-lru"])
 def test_evicted_beats_are_no_longer_counted_and_nobody_is_called_lost(group):
-    for answer in group.within(group.cluster, SLACK, 0):
+    answers = group.within(group.cluster, SLACK, 0)
+    assert answers
+    for answer in answers:
         assert (answer.said["status"], answer.said["lost"]) == ("fail", []), answer
 
 

@@ -9,10 +9,6 @@ use super::{Args, Ask};
 use crate::redis;
 
 pub fn ask(args: &Args) -> Result<Settings, String> {
-    #[cfg(feature = "django-q")]
-    if let Some(option) = args.django_q.given() {
-        return Err(format!("{option} is for --source django-q"));
-    }
     let url = redis::url(args.redis.as_ref())?;
     let question = args.question(&url)?;
     Ok(Settings { url, question })

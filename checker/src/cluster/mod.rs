@@ -164,6 +164,8 @@ impl Args {
     fn ask(&self) -> Result<Box<dyn Ask>, String> {
         #[cfg(feature = "celery")]
         self.refuse_celery()?;
+        #[cfg(feature = "django-q")]
+        self.refuse_django_q()?;
         match self.source {
             Source::Heartbeat => Ok(Box::new(fleet::ask(self)?)),
             #[cfg(feature = "celery")]
@@ -178,6 +180,17 @@ impl Args {
     fn refuse_celery(&self) -> Result<(), String> {
         match self.celery.given() {
             Some(option) if self.source != Source::Celery => Err(format!("{option} is for --source celery")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same of Django-Q's.
+    #[cfg(feature = "django-q")]
+    fn refuse_django_q(&self) -> Result<(), String> {
+        match self.django_q.given() {
+            Some(option) if self.source != Source::DjangoQ => {
+                Err(format!("{option} is for --source django-q"))
+            }
             _ => Ok(()),
         }
     }

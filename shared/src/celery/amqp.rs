@@ -12,7 +12,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions,
 };
@@ -34,6 +34,9 @@ const FAREWELL: Duration = Duration::from_millis(300);
 
 /// What of a queue's messages the broker keeps at most.
 const MOST_QUEUED_BYTES: i64 = 64 << 20;
+
+/// How many replies are taken before they are judged, at most.
+const AT_ONCE: usize = 1_000;
 
 #[derive(Debug)]
 pub struct Line {
@@ -177,13 +180,21 @@ impl Link {
         let now = Instant::now();
         let last_look = now + until.saturating_duration_since(now) * 4 / 5;
         while let Some(wait) = round.wait(last_look) {
-            let Some(next) = self.ground.wait(wait, self.consumer.next()) else {
+            let Some(mut next) = self.ground.wait(wait, self.consumer.next()) else {
                 return if wait < last_look { Ok(()) } else { self.is_there(url, until) };
             };
-            let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
-            let delivery = delivery.map_err(|error| explain(url, &error))?;
-            let ticket = ticket(&delivery.properties);
-            round.take(ticket.as_deref(), &delivery.data, Instant::now());
+            // All that is there by now is judged at once: that looks at all workers.
+            for taken in 1.. {
+                let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
+                let delivery = delivery.map_err(|error| explain(url, &error))?;
+                let ticket = ticket(&delivery.properties);
+                round.take(ticket.as_deref(), &delivery.data, Instant::now());
+                if taken == AT_ONCE {
+                    break;
+                }
+                let Some(more) = self.consumer.next().now_or_never() else { break };
+                next = more;
+            }
             round.settle();
         }
         Ok(())

@@ -97,6 +97,12 @@ impl Celery {
             Line::Redis(line) => line.ask(&mut round, until)?,
             Line::Amqp(line) => line.ask(&mut round, until)?,
         }
+        if round.is_full() {
+            return Err(Error::local(
+                "the workers replied with too much",
+                "the replies have more than 64 MiB",
+            ));
+        }
         Ok(round.end())
     }
 

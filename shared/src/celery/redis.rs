@@ -28,8 +28,9 @@ const EXPIRY: Duration = Duration::from_mins(1);
 /// How long the list stays where a reply may just be on its way to it.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How many elements are read at once; one of them is no reply.
-const PAGE: usize = 500;
+/// How many elements are read at once; one of them is no reply. An answer of Redis is bounded, and the reply of a worker
+/// of a hundred queues has 80 KB.
+const PAGE: usize = 64;
 
 /// How soon the list is looked at again: sooner while a reply has not been due for long.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -193,5 +194,24 @@ fn number(value: &Value) -> Option<u64> {
     match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_workers_of_many_queues_fits_into_one_answer() {
+        // What a worker tells of one queue, as it stands in Redis: in base64.
+        let queue = concat!(
+            r#"{"name": "orders-high", "exchange": {"name": "orders-high", "type": "direct", "arguments": null, "#,
+            r#""durable": true, "passive": false, "auto_delete": false, "delivery_mode": null, "no_declare": false}, "#,
+            r#""routing_key": "orders-high", "queue_arguments": null, "binding_arguments": null, "consumer_arguments": "#,
+            r#"null, "durable": true, "exclusive": false, "auto_delete": false, "no_ack": false, "alias": null, "#,
+            r#""bindings": [], "no_declare": null, "expires": null, "message_ttl": null, "max_length": null, "#,
+            r#""max_length_bytes": null, "max_priority": null}, "#
+        );
+        assert!(PAGE * 100 * queue.len() * 4 / 3 < 8 << 20);
     }
 }

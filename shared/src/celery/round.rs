@@ -10,6 +10,9 @@ use super::{Error, Method, unique};
 /// The most workers whose replies are kept.
 const MOST_WORKERS: usize = 100_000;
 
+/// The most bytes of replies that are kept. A worker's name and those of its queues have about 100.
+const MOST_KEPT: usize = 64 << 20;
+
 /// How long to wait for one reply more, once what is asked for holds: four times the longest wait so far, between these.
 const SHORTEST_SETTLE: Duration = Duration::from_millis(50);
 const LONGEST_SETTLE: Duration = Duration::from_millis(500);
@@ -37,8 +40,10 @@ pub struct Replied {
 impl Replies {
     /// How many workers were handed the question and have not replied to all of it.
     pub fn awaited(&self, methods: &[Method]) -> Option<u64> {
+        // First: where it is not known, nobody is counted at each reply.
+        let listening = self.listening?;
         let replied = self.workers.values().filter(|worker| worker.is_complete(methods)).count();
-        Some(self.listening?.saturating_sub(u64::try_from(replied).unwrap_or(u64::MAX)))
+        Some(listening.saturating_sub(u64::try_from(replied).unwrap_or(u64::MAX)))
     }
 }
 
@@ -57,6 +62,8 @@ pub struct Round<'a> {
     pub tickets: Vec<(Method, String)>,
     methods: Vec<Method>,
     replies: Replies,
+    /// How many bytes the replies hold, at the least.
+    kept: usize,
     enough: &'a mut dyn FnMut(&Replies) -> bool,
     is_enough: bool,
     begun: Option<Instant>,
@@ -70,6 +77,7 @@ impl<'a> Round<'a> {
             tickets,
             methods: methods.to_vec(),
             replies: Replies::default(),
+            kept: 0,
             enough,
             is_enough: false,
             begun: None,
@@ -92,13 +100,27 @@ impl<'a> Round<'a> {
         if self.replies.workers.len() >= MOST_WORKERS && !self.replies.workers.contains_key(&name) {
             return;
         }
+        if self.is_full() {
+            return;
+        }
         let after = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        self.kept += name.len();
         let worker = self.replies.workers.entry(name).or_insert(Replied { after, ..Replied::default() });
         match method {
             Method::Ping => worker.pong = Some(pong(&answer)),
-            Method::ActiveQueues => worker.queues = Some(message::queues(&answer)),
+            Method::ActiveQueues => {
+                let queues = message::queues(&answer);
+                self.kept +=
+                    queues.iter().flatten().map(|name| size_of::<String>() + name.len()).sum::<usize>();
+                worker.queues = Some(queues);
+            }
         }
         self.last = Some(now);
+    }
+
+    /// Whether there were more replies than are kept: then it is not known what the workers are.
+    pub fn is_full(&self) -> bool {
+        self.kept >= MOST_KEPT
     }
 
     /// All that has come by now has been taken: whether it is enough is looked at anew.
@@ -113,7 +135,7 @@ impl<'a> Round<'a> {
 
     /// How long to wait for more; `None` where nothing more is awaited.
     pub fn wait(&self, until: Instant) -> Option<Instant> {
-        if self.is_complete() {
+        if self.is_full() || self.is_complete() {
             return None;
         }
         let (Some(begun), true) = (self.begun, self.is_enough) else { return Some(until) };
@@ -192,6 +214,20 @@ mod tests {
         reply(&mut round, "w4@h", at(now, 400));
         assert_eq!(round.wait(until), Some(at(now, 900)));
         assert_eq!(round.wait(at(now, 450)), Some(at(now, 450)));
+    }
+
+    #[test]
+    fn of_replies_without_end_only_so_much_is_kept() {
+        let (now, mut never) = (Instant::now(), |_: &Replies| false);
+        let mut round = Round::new(&[Method::ActiveQueues], &mut never).unwrap();
+        let ticket = round.tickets[0].1.clone();
+        let queues = vec![format!(r#"{{"name":"{}"}}"#, "q".repeat(200)); 1_000].join(",");
+        for worker in 0..302 {
+            let body = format!(r#"{{"w{worker}@h":[{queues}]}}"#);
+            assert_eq!(round.is_full(), worker * 224_000 >= MOST_KEPT, "{worker}");
+            round.take(Some(&ticket), body.as_bytes(), now);
+        }
+        assert!(round.is_full() && round.end().workers.len() == 300);
     }
 
     #[test]

@@ -29,8 +29,11 @@ const STEP: usize = 1_000;
 /// How many stats are asked for at once: all of them, at their largest, fit into one answer.
 const AT_ONCE: usize = 100;
 
-/// The most bytes of a value of a cache: a stat in a pickle in base64, or a long list of keys.
-const MOST_CACHED: usize = 2 << 20;
+/// The most that is read of a cache's list of keys, as it is stored.
+const MOST_LISTED: usize = 2 << 20;
+
+/// The most that is read of a stat in a table: there it is a pickle in base64, a third longer than the stat.
+const MOST_STORED: usize = 2 * MOST_BYTES;
 
 /// Where to look.
 #[derive(Clone, Debug)]
@@ -115,12 +118,11 @@ impl From<fleet::Error> for Untold {
 }
 
 /// What was stored at one moment, each value beside what was asked for.
-#[derive(Clone, Debug)]
-pub struct Look {
+struct Look {
     /// The server's clock, in milliseconds since 1970.
-    pub now_unix_ms: u64,
+    now_unix_ms: u64,
     /// The values, as Django-Q wrote them.
-    pub values: Vec<Option<Vec<u8>>>,
+    values: Vec<Option<Vec<u8>>>,
 }
 
 /// A place that can be looked at again.
@@ -158,7 +160,7 @@ impl Store {
             Self::Redis(connection, None) => return walk(connection, &list_key, until),
             Self::Redis(connection, Some(keys)) => {
                 let mut command = cmd("GETRANGE");
-                command.arg(keys.key(&list_key)).arg(0).arg(MOST_CACHED);
+                command.arg(keys.key(&list_key)).arg(0).arg(MOST_LISTED);
                 let answer = connection.ask(&[command], until)?.into_iter().next();
                 answer.transpose()?.and_then(bytes)
             }
@@ -167,10 +169,17 @@ impl Store {
         listed.map_or(Ok(Vec::new()), |listed| ids(&listed, &list_key))
     }
 
-    /// What these say now.
-    pub fn look(&mut self, name: &str, ids: &[Uuid], until: Instant) -> Result<Look, Untold> {
+    /// Hands out what these say now, and gives the server's clock, in milliseconds since 1970. No more of them are in
+    /// memory than are read at once, however large they are.
+    pub fn look(
+        &mut self,
+        name: &str,
+        ids: &[Uuid],
+        until: Instant,
+        each: &mut dyn FnMut(Uuid, Vec<u8>),
+    ) -> Result<u64, Untold> {
         let list_key = list_key(name);
-        let mut look = Look { now_unix_ms: 0, values: Vec::with_capacity(ids.len()) };
+        let mut now_unix_ms = 0;
         for ids in ids.chunks(AT_ONCE) {
             let keys = ids.iter().map(|id| format!("{list_key}:{id}"));
             let some = match self {
@@ -184,10 +193,14 @@ impl Store {
                 }
                 Self::Table(table) => table.read(keys, until)?,
             };
-            look.now_unix_ms = some.now_unix_ms;
-            look.values.extend(some.values);
+            now_unix_ms = some.now_unix_ms;
+            for (id, value) in ids.iter().zip(some.values) {
+                if let Some(value) = value {
+                    each(*id, value);
+                }
+            }
         }
-        Ok(look)
+        Ok(now_unix_ms)
     }
 }
 
@@ -295,7 +308,7 @@ fn no_list() -> Untold {
 
 /// The ids in a cache's pickled list of keys. A key that is none of Django-Q's is left out.
 fn ids(pickled: &[u8], list_key: &str) -> Result<Vec<Uuid>, Untold> {
-    let pickle = Pickle::parse(pickled).map_err(|_| no_list())?;
+    let pickle = Pickle::parse_up_to(MOST_LISTED, pickled).map_err(|_| no_list())?;
     let Node::List(items) = pickle.root() else { return Err(no_list()) };
     let ids: HashSet<_> = items
         .iter()
@@ -348,14 +361,14 @@ impl TableStore {
 
     fn list(&mut self, list_key: &str, until: Instant) -> Result<Option<Vec<u8>>, Untold> {
         let key = self.keys.key(list_key);
-        let (_, rows) = self.select(std::slice::from_ref(&key), until)?;
+        let (_, rows) = self.select(std::slice::from_ref(&key), MOST_LISTED, until)?;
         let listed = rows.into_iter().next().map(|(_, value)| decoded(&value).ok_or_else(no_list));
         listed.transpose()
     }
 
     fn read(&mut self, keys: impl Iterator<Item = String>, until: Instant) -> Result<Look, Untold> {
         let keys: Vec<_> = keys.map(|key| self.keys.key(&key)).collect();
-        let (now_unix_ms, mut rows) = self.select(&keys, until)?;
+        let (now_unix_ms, mut rows) = self.select(&keys, MOST_STORED, until)?;
         let values = keys.iter().map(|key| {
             let at = rows.iter().position(|(found, _)| found == key)?;
             let (_, value) = rows.swap_remove(at);
@@ -365,8 +378,13 @@ impl TableStore {
         Ok(Look { now_unix_ms, values: values.collect() })
     }
 
-    /// The rows of these keys and the server's clock, over the connection that stands or a new one.
-    fn select(&mut self, keys: &[String], until: Instant) -> Result<(u64, Vec<(String, String)>), Untold> {
+    /// The rows of these keys, no more than `most` of each, and the server's clock, over the connection that stands or a new one.
+    fn select(
+        &mut self,
+        keys: &[String],
+        most: usize,
+        until: Instant,
+    ) -> Result<(u64, Vec<(String, String)>), Untold> {
         let Some(runtime) = &self.runtime else { return Err(Untold::new("the database is closed")) };
         let left = until.saturating_duration_since(Instant::now());
         let (url, table, kept) = (&self.url, &self.table, &mut self.connection);
@@ -375,9 +393,9 @@ impl TableStore {
                 *kept = Some(url.connect().await?);
             }
             match kept {
-                Some(sql::Connection::Postgres(connection)) => postgres(connection, table, keys).await,
-                Some(sql::Connection::MySql(connection)) => mysql(connection, table, keys).await,
-                Some(sql::Connection::Sqlite(connection)) => sqlite(connection, table, keys).await,
+                Some(sql::Connection::Postgres(connection)) => postgres(connection, table, keys, most).await,
+                Some(sql::Connection::MySql(connection)) => mysql(connection, table, keys, most).await,
+                Some(sql::Connection::Sqlite(connection)) => sqlite(connection, table, keys, most).await,
                 None => Ok((0, Vec::new())),
             }
         };
@@ -404,9 +422,9 @@ fn plain(error: &sqlx::Error) -> String {
 
 type Told = sqlx::Result<(u64, Vec<(String, String)>)>;
 
-async fn postgres(connection: &mut sqlx::PgConnection, table: &Table, keys: &[String]) -> Told {
+async fn postgres(connection: &mut sqlx::PgConnection, table: &Table, keys: &[String], most: usize) -> Told {
     let marks: Vec<_> = (1..=keys.len()).map(|at| format!("${at}")).collect();
-    let statement = statement(&format!("\"{}\"", table.0), &marks.join(", "));
+    let statement = statement(&format!("\"{}\"", table.0), &marks.join(", "), most);
     let now = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
     let now: i64 = connection.fetch_one(now).await?.try_get(0)?;
     let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
@@ -414,8 +432,8 @@ async fn postgres(connection: &mut sqlx::PgConnection, table: &Table, keys: &[St
     Ok((now.unsigned_abs(), rows.collect::<sqlx::Result<_>>()?))
 }
 
-async fn mysql(connection: &mut sqlx::MySqlConnection, table: &Table, keys: &[String]) -> Told {
-    let statement = statement(&format!("`{}`", table.0), &vec!["?"; keys.len()].join(", "));
+async fn mysql(connection: &mut sqlx::MySqlConnection, table: &Table, keys: &[String], most: usize) -> Told {
+    let statement = statement(&format!("`{}`", table.0), &vec!["?"; keys.len()].join(", "), most);
     let now = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
     let now: i64 = connection.fetch_one(now).await?.try_get(0)?;
     let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
@@ -424,8 +442,13 @@ async fn mysql(connection: &mut sqlx::MySqlConnection, table: &Table, keys: &[St
 }
 
 /// SQLite has no clock but this machine's.
-async fn sqlite(connection: &mut sqlx::SqliteConnection, table: &Table, keys: &[String]) -> Told {
-    let statement = statement(&format!("\"{}\"", table.0), &vec!["?"; keys.len()].join(", "));
+async fn sqlite(
+    connection: &mut sqlx::SqliteConnection,
+    table: &Table,
+    keys: &[String],
+    most: usize,
+) -> Told {
+    let statement = statement(&format!("\"{}\"", table.0), &vec!["?"; keys.len()].join(", "), most);
     let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
     let rows = rows.iter().map(|row| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?)));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
@@ -434,8 +457,8 @@ async fn sqlite(connection: &mut sqlx::SqliteConnection, table: &Table, keys: &[
 
 /// Not by `expires`: that is the clock of the host that wrote, in whole seconds, in a time zone that depends on Django's
 /// settings. The stat itself tells when it was signed.
-fn statement(table: &str, marks: &str) -> String {
-    format!("SELECT cache_key, substr(value, 1, {MOST_CACHED}) FROM {table} WHERE cache_key IN ({marks})")
+fn statement(table: &str, marks: &str, most: usize) -> String {
+    format!("SELECT cache_key, substr(value, 1, {most}) FROM {table} WHERE cache_key IN ({marks})")
 }
 
 fn bound<'q, DB>(query: Query<'q, DB, DB::Arguments>, keys: &'q [String]) -> Query<'q, DB, DB::Arguments>
@@ -486,6 +509,46 @@ mod tests {
         for wrong in [&b"N."[..], b"", b"cos\nsystem\n)R."] {
             assert!(ids(wrong, "django_q:shop:cluster").is_err());
         }
+    }
+
+    #[test]
+    fn a_list_of_as_many_keys_as_are_read_is_a_list() {
+        let ids_of = |count: usize| {
+            let mut pickled = b"(".to_vec();
+            for number in 0..count {
+                let id = format!("{number:08}-1234-5678-1234-567812345678");
+                pickled.extend(format!("Vdjango_q:shop:cluster:{id}\n").bytes());
+            }
+            pickled.extend(b"l.");
+            ids(&pickled, "django_q:shop:cluster").map(|ids| ids.len())
+        };
+        assert_eq!(ids_of(MOST_STATS), Ok(MOST_STATS));
+        assert_eq!(ids_of(MOST_STATS + 1), Err(too_many()));
+    }
+
+    #[test]
+    fn of_a_row_that_is_far_too_large_only_a_part_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cache.db");
+        let key = format!(":1:django_q:shop:cluster:{ID}");
+        let made = std::process::Command::new("sqlite3")
+            .arg(&file)
+            .arg(format!(
+                "CREATE TABLE cache (cache_key, value); \
+                 INSERT INTO cache VALUES ('{key}', CAST(hex(zeroblob(4000000)) AS TEXT));"
+            ))
+            .status();
+        assert!(made.unwrap().success());
+        let url = format!("sqlite://{}", file.display()).parse().unwrap();
+        let table = Table::parse("cache").unwrap();
+        let mut store = Store::new(&Place::TableCache { url, table, keys: CacheKeys::default() }).unwrap();
+        let mut sizes = Vec::new();
+        let until = Instant::now() + Duration::from_secs(10);
+        store
+            .look("shop", &[Uuid::parse(ID).unwrap()], until, &mut |_, value| sizes.push(value.len()))
+            .unwrap();
+        // "00…" is base64, three bytes of four.
+        assert_eq!(sizes, [MOST_STORED / 4 * 3]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{Answer, Facts, Listed, MOST_LOST, Missing, NAMED_IN_A_SENTENCE, Ques
 use crate::checks::worker::Want;
 use crate::django_q::signature::Key;
 use crate::django_q::stat::{NoStat, Stat, Uuid};
-use crate::django_q::store::{Look, Place, Store, Untold};
+use crate::django_q::store::{Place, Store, Untold};
 
 /// How old a stat may be: what Django-Q keeps it for, and the second to which its time is whole.
 const OLD_MS: u64 = 4_000;
@@ -61,6 +61,8 @@ enum Known {
     Still(Stat),
 }
 
+type Opened = (Uuid, Result<Stat, NoStat>);
+
 /// All that was found.
 #[derive(Default)]
 struct Found {
@@ -90,10 +92,10 @@ impl Settings {
         let cluster = self.question.cluster.as_str();
         let mut store = Store::new(&self.place)?;
         let ids = store.list(cluster, until)?;
-        let first = store.look(cluster, &ids, until)?;
-        let mut found = Found { now_unix_ms: first.now_unix_ms, ..Found::default() };
+        let (now_unix_ms, first) = self.open(&mut store, &ids, until)?;
+        let mut found = Found { now_unix_ms, ..Found::default() };
         let mut doubtful = Vec::new();
-        for (id, opened) in self.open(&ids, first) {
+        for (id, opened) in first {
             match opened {
                 Ok(stat) if is_timely(&stat, found.now_unix_ms) => found.known.push((id, Known::Stat(stat))),
                 // What has stopped moves no more.
@@ -106,9 +108,12 @@ impl Settings {
         Ok(found)
     }
 
-    fn open(&self, ids: &[Uuid], look: Look) -> Vec<(Uuid, Result<Stat, NoStat>)> {
-        let stored = ids.iter().zip(look.values).filter_map(|(id, value)| Some((*id, value?)));
-        stored.map(|(id, value)| (id, Stat::open(&value, &self.key, id))).collect()
+    /// What these are by now, and the server's clock.
+    fn open(&self, store: &mut Store, ids: &[Uuid], until: Instant) -> Result<(u64, Vec<Opened>), Untold> {
+        let mut opened = Vec::new();
+        let mut each = |id, value: Vec<u8>| opened.push((id, Stat::open(&value, &self.key, id)));
+        let now_unix_ms = store.look(&self.question.cluster, ids, until, &mut each)?;
+        Ok((now_unix_ms, opened))
     }
 
     /// Looks at stats whose time is wrong until each has moved on or has had the time to.
@@ -124,9 +129,8 @@ impl Settings {
         while !doubtful.is_empty() && Instant::now() + LOOK <= enough {
             thread::sleep(LOOK);
             let ids: Vec<_> = doubtful.iter().map(|(id, _)| *id).collect();
-            let look = store.look(&self.question.cluster, &ids, until)?;
-            let now_unix_ms = look.now_unix_ms;
-            for (id, opened) in self.open(&ids, look) {
+            let (now_unix_ms, looked) = self.open(store, &ids, until)?;
+            for (id, opened) in looked {
                 let Ok(stat) = opened else { continue };
                 let before = doubtful
                     .iter()
