@@ -4,12 +4,16 @@
 
 #[cfg(feature = "run")]
 pub mod battery;
+#[cfg(all(feature = "celery", feature = "run"))]
+pub mod celery;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
 pub mod cpu;
 #[cfg(feature = "run")]
 pub mod disk;
+#[cfg(all(feature = "django-q", feature = "run"))]
+pub mod django_q;
 #[cfg(feature = "dns")]
 pub mod dns;
 #[cfg(feature = "http")]
@@ -18,6 +22,8 @@ pub mod http;
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(feature = "storage")]
 pub mod storage;
 #[cfg(feature = "run")]
@@ -35,8 +41,12 @@ use crate::kind::Kind;
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
+    #[cfg(feature = "celery")]
+    Kind::of::<celery::Celery>(),
     Kind::of::<cpu::Cpu>(),
     Kind::of::<disk::Disk>(),
+    #[cfg(feature = "django-q")]
+    Kind::of::<django_q::DjangoQ>(),
     #[cfg(feature = "dns")]
     Kind::of::<dns::Dns>(),
     #[cfg(feature = "http")]
@@ -44,6 +54,8 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
+    #[cfg(feature = "rabbitmq")]
+    Kind::of::<rabbitmq::RabbitMq>(),
     #[cfg(feature = "storage")]
     Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),
