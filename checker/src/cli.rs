@@ -23,7 +23,17 @@ pub struct Cli {
 pub enum Command {
     Worker(worker::Args),
     #[cfg(feature = "redis")]
-    Cluster(crate::cluster::Args),
+    Cluster(Box<crate::cluster::Args>),
+    #[cfg(feature = "run")]
+    Run(crate::run::Args),
+    #[cfg(feature = "run")]
+    Validate(crate::configuration::validate::Args),
+    #[cfg(feature = "run")]
+    Checks(crate::configuration::checks::Args),
+    #[cfg(feature = "run")]
+    Schema(crate::configuration::schema::Args),
+    #[cfg(feature = "run")]
+    Version(crate::configuration::version::Args),
     /// A live table of workers
     #[cfg(feature = "watch")]
     Watch(crate::watch::Args),
@@ -67,6 +77,16 @@ fn run(command: &Command) -> Exit {
         Command::Worker(args) => worker::run(args),
         #[cfg(feature = "redis")]
         Command::Cluster(args) => crate::cluster::run(args),
+        #[cfg(feature = "run")]
+        Command::Run(args) => crate::run::run(args),
+        #[cfg(feature = "run")]
+        Command::Validate(args) => crate::configuration::validate::run(args),
+        #[cfg(feature = "run")]
+        Command::Checks(args) => crate::configuration::checks::run(args),
+        #[cfg(feature = "run")]
+        Command::Schema(args) => crate::configuration::schema::run(args),
+        #[cfg(feature = "run")]
+        Command::Version(args) => crate::configuration::version::run(args),
         #[cfg(feature = "watch")]
         Command::Watch(args) => crate::watch::run(args),
         #[cfg(feature = "demo")]

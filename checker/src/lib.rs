@@ -5,6 +5,8 @@ pub mod cli;
 #[cfg(feature = "redis")]
 mod cluster;
 mod completions;
+#[cfg(feature = "run")]
+mod configuration;
 mod deadline;
 #[cfg(feature = "demo")]
 pub mod demo;
@@ -14,6 +16,8 @@ mod format;
 mod interrupt;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "run")]
+mod run;
 mod stream;
 #[cfg(feature = "watch")]
 pub mod watch;

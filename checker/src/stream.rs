@@ -1,8 +1,37 @@
 //! Standard output, for the answer, and standard error, for everything else.
 
 use std::io::{self, ErrorKind, Write};
+#[cfg(feature = "run")]
+use std::sync::OnceLock;
 
 use crate::exit::Exit;
+#[cfg(feature = "run")]
+use crate::format::plain::Plain;
+
+/// What standard error never shows, the longest first.
+#[cfg(feature = "run")]
+static HIDDEN: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Shorter ones are parts of ordinary words; nothing could be told any more.
+#[cfg(feature = "run")]
+const SHORTEST_HIDDEN: usize = 4;
+
+/// From now on, standard error shows none of these: the last line of defence against a library whose error repeats what it
+/// was given. Once a process.
+#[cfg(feature = "run")]
+pub fn hide<'s>(secrets: impl Iterator<Item = &'s str>) {
+    let mut hidden: Vec<_> =
+        secrets.filter(|secret| secret.len() >= SHORTEST_HIDDEN).map(str::to_owned).collect();
+    hidden.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    // Somebody has said it before: then those stay hidden.
+    let _ = HIDDEN.set(hidden);
+}
+
+/// Tells something in one line, whatever it holds.
+#[cfg(feature = "run")]
+pub fn log(what: &str) {
+    complain(&Plain(what).to_string());
+}
 
 /// Writes the answer, whole, and gives the exit status that goes with it.
 ///
@@ -25,6 +54,9 @@ pub fn complain(what: &str) {
 
 /// Tells what is wrong, in lines of its own.
 pub fn complain_at_length(text: &str) {
+    #[cfg(feature = "run")]
+    let text =
+        &HIDDEN.get().into_iter().flatten().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
     // There is nowhere left to tell that nothing can be told.
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -3,11 +3,15 @@
 //! A check asks one question and gives an answer; how an answer is shown, on a command line or over HTTP, is the
 //! concern of who asked.
 
+#[cfg(feature = "run")]
+pub mod blocking;
 #[cfg(feature = "celery")]
 pub mod celery;
 #[cfg(feature = "run")]
 pub mod check;
 pub mod checks;
+#[cfg(feature = "run")]
+pub mod config;
 #[cfg(feature = "django-q")]
 pub mod django_q;
 #[cfg(feature = "run")]

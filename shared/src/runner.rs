@@ -86,6 +86,16 @@ impl Outcome {
         Self { status, reason: Some(failure.reason().to_owned()), source, ..passed }
     }
 
+    /// The status's word in a report.
+    pub fn word(&self) -> &'static str {
+        match self.status {
+            Status::Pass => "ok",
+            Status::Warn => "warning",
+            Status::Fail => "fail",
+            Status::Unknown => "unknown",
+        }
+    }
+
     /// What it counts for in the whole. Nobody can call that healthy which nobody can tell: it fails.
     fn counts_for(&self) -> Overall {
         match self.status {

@@ -1,22 +1,116 @@
-//! The types that settings are made of, besides numbers, words and lists: secrets, URLs, durations, TLS files.
+//! The types that settings are made of, besides numbers, words and lists: secrets, URLs, durations, networks, TLS files.
 //!
-//! What may hold a secret shows none, whatever prints it.
+//! What may hold a secret shows none, whatever prints it. What a schema cannot say of a text stands there as its shape
+//! ([`SHAPE`]), by which mistakes are found and described.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use heartbeat::duration;
+use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 
+/// The key of a JSON Schema that says which [`Shape`] a text has.
+pub const SHAPE: &str = "x-shape";
+
+/// What a text stands for, where it is more than a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A [`Span`].
+    Duration,
+    /// A [`Url`].
+    Url,
+    /// A [`Network`].
+    Network,
+    /// An [`Address`].
+    Address,
+    /// A [`Secret`].
+    Secret,
+    /// A [`Size`].
+    Size,
+}
+
+impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Duration, Self::Url, Self::Network, Self::Address, Self::Secret, Self::Size];
+
+    /// Its word, in a schema and in lists of settings.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Duration => "duration",
+            Self::Url => "URL",
+            Self::Network => "network",
+            Self::Address => "address",
+            Self::Secret => "secret",
+            Self::Size => "size",
+        }
+    }
+
+    /// What is expected, for the end of a sentence.
+    pub fn expected(self) -> &'static str {
+        match self {
+            Self::Duration => "a duration, such as 500ms, 30s, 5m or 1m30s",
+            Self::Url => "a URL",
+            Self::Network => "a network, such as 10.0.0.0/8 or ::1/128",
+            Self::Address => "an address with a port, such as 127.0.0.1:8080 or [::]:8080",
+            Self::Secret => "a text",
+            Self::Size => "a size, such as 512KiB, 100MiB or 2GB",
+        }
+    }
+
+    /// Why a text has not this shape. Nothing of the text is repeated.
+    pub fn refuses(self, text: &str) -> Option<String> {
+        match self {
+            Self::Duration => duration::parse(text).err().map(|invalid| invalid.to_string()),
+            Self::Url => url::Url::parse(text).err().map(|invalid| format!("it is not a URL: {invalid}")),
+            Self::Network => network(text).is_none().then(|| format!("it is not {}", self.expected())),
+            Self::Address => {
+                text.parse::<SocketAddr>().is_err().then(|| format!("it is not {}", self.expected()))
+            }
+            Self::Secret => None,
+            Self::Size => Size::parse(text).is_none().then(|| format!("it is not {}", self.expected())),
+        }
+    }
+
+    fn schema(self) -> Schema {
+        json_schema!({ "type": "string", SHAPE: self.as_str() })
+    }
+}
+
+/// Writes `JsonSchema` for a type that is a text of this shape.
+macro_rules! shaped {
+    ($type:ident) => {
+        shaped!($type, $type, |schema: Schema| schema);
+    };
+    ($type:ident, $shape:ident, $more:expr) => {
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $more(Shape::$shape.schema())
+            }
+        }
+    };
+}
+
 /// A text that nobody is shown.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-#[schemars(inline)]
 pub struct Secret(String);
+
+shaped!(Secret);
 
 impl Secret {
     /// The text itself, for the peer that it is meant for.
@@ -70,19 +164,10 @@ impl<'de> Deserialize<'de> for Url {
     }
 }
 
-impl JsonSchema for Url {
-    fn schema_name() -> Cow<'static, str> {
-        "Url".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "uri" })
-    }
-}
+shaped!(Url, Url, |mut schema: Schema| {
+    schema.insert("format".to_owned(), "uri".into());
+    schema
+});
 
 /// A length of time: a whole number with a unit, such as `500ms`, `30s`, `5m`, `2h`, `1d` or `1m30s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,19 +180,51 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-impl JsonSchema for Span {
-    fn schema_name() -> Cow<'static, str> {
-        "Span".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|h|d))+$" })
+/// As it is read, so that a default can be shown: in the largest unit in which it is whole.
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ms = self.0.as_millis();
+        let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+        let whole = units.into_iter().find(|(_, unit)| ms >= *unit && ms.is_multiple_of(*unit));
+        let (unit, factor) = whole.unwrap_or(("ms", 1));
+        serializer.collect_str(&format_args!("{}{unit}", ms / factor))
     }
 }
+
+shaped!(Span, Duration, |mut schema: Schema| {
+    schema.insert("pattern".to_owned(), "^([0-9]+(ms|s|m|h|d))+$".into());
+    schema
+});
+
+/// A range of IP addresses in CIDR notation, such as `10.0.0.0/8`, or one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse().ok().map(|one: IpAddr| one.into()))
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        network(&text).map(Self).ok_or_else(|| D::Error::custom("not a network"))
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+shaped!(Network);
+
+/// An IP address with a port, to listen at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Address(pub SocketAddr);
+
+shaped!(Address);
 
 /// An amount of data: a whole number with a unit, such as `512KiB`, `100MiB` or `2GB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,19 +275,10 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-impl JsonSchema for Size {
-    fn schema_name() -> Cow<'static, str> {
-        "Size".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]+(B|kB|KiB|MB|MiB|GB|GiB|TB|TiB)$" })
-    }
-}
+shaped!(Size, Size, |mut schema: Schema| {
+    schema.insert("pattern".to_owned(), "^[0-9]+(B|kB|KiB|MB|MiB|GB|GiB|TB|TiB)$".into());
+    schema
+});
 
 /// How a connection is encrypted, beyond what its URL says. The certificates that the system trusts are trusted where
 /// no `ca` is given.
@@ -187,7 +295,56 @@ pub struct TlsFiles {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{from_value, json, to_value};
+
     use super::*;
+
+    #[test]
+    fn a_span_is_shown_as_it_is_read() {
+        for text in ["0ms", "500ms", "1500ms", "5s", "90s", "5m", "2h", "1d"] {
+            let span: Span = from_value(json!(text)).unwrap();
+            assert_eq!(to_value(span).unwrap(), text);
+        }
+        assert_eq!(to_value(from_value::<Span>(json!("1m30s")).unwrap()).unwrap(), "90s");
+    }
+
+    type Reads = fn(&str) -> bool;
+
+    #[test]
+    fn a_shape_refuses_what_its_type_cannot_be_read_from_and_repeats_none_of_it() {
+        let reads: [(Shape, Reads); 5] = [
+            (Shape::Size, |text| from_value::<Size>(json!(text)).is_ok()),
+            (Shape::Duration, |text| from_value::<Span>(json!(text)).is_ok()),
+            (Shape::Url, |text| from_value::<Url>(json!(text)).is_ok()),
+            (Shape::Network, |text| from_value::<Network>(json!(text)).is_ok()),
+            (Shape::Address, |text| from_value::<Address>(json!(text)).is_ok()),
+        ];
+        for text in [
+            "",
+            "5s",
+            "5MiB",
+            "S3cret",
+            "http://S3cret:x:y",
+            "redis://h",
+            "10.0.0.0/8",
+            "10.0.0.0/33",
+            "::1",
+            "1.2.3.4:80",
+        ] {
+            for (shape, reads) in reads {
+                let refused = shape.refuses(text);
+                assert_eq!(refused.is_none(), reads(text), "{shape:?} {text}");
+                assert!(!refused.unwrap_or_default().contains("S3cret"));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_shows_a_secret() {
+        let secret: Secret = from_value(json!("S3cret")).unwrap();
+        let url: Url = from_value(json!("redis://S3cret:S3cret@h:1/S3cret?S3cret#S3cret")).unwrap();
+        assert_eq!(format!("{secret:?} {url:?} {url}"), "Secret(…) redis://h:1 redis://h:1");
+    }
 
     #[test]
     fn sizes_are_read_and_shown_as_people_write_them() {

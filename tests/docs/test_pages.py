@@ -227,6 +227,11 @@ def ini(block, bench):
 
 def toml(block, bench):
     document = tomllib.loads(block.text)
+    if block.comment("configuration") is not None:
+        file = bench.root / "checker.toml"
+        file.write_text(block.text)
+        done = subprocess.run([CHECKER, "validate", "--config", file], capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and done.stdout.endswith(": no mistakes\n"), done.stdout
     dependency = document.get("dependencies", {}).get("heartbeat", {})
     if isinstance(dependency, dict):
         manifest = tomllib.loads((REPOSITORY / "heartbeat" / "Cargo.toml").read_text())

@@ -8,6 +8,8 @@ use shared::Status;
 #[cfg(feature = "redis")]
 use shared::checks::cluster;
 use shared::checks::worker::{Answer, Want};
+#[cfg(feature = "run")]
+use shared::runner::{Outcome, Overall, Report};
 
 use super::time::{now, rfc3339};
 
@@ -88,6 +90,33 @@ pub fn cluster(answer: &cluster::Answer) -> String {
         checks.insert("cluster:workers".to_owned(), roll.workers.iter().map(worker).collect());
     }
     document["checks"] = checks.into();
+    format!("{document}\n")
+}
+
+/// A report: how long each check took, and what it found.
+#[cfg(feature = "run")]
+pub fn report(subset: &str, report: &Report) -> String {
+    let time = rfc3339(now());
+    let check = |outcome: &Outcome| {
+        let mut entry = json!({
+            "componentType": "component", "observedValue": super::json::duration_ms(outcome.took), "observedUnit": "ms",
+            "status": status(outcome.status, !outcome.critical), "time": time,
+        });
+        if let Some(reason) = &outcome.reason {
+            entry["output"] = reason.as_str().into();
+        }
+        (format!("{}:responseTime", outcome.name), json!([entry]))
+    };
+    let status = match report.status {
+        Overall::Ok => Status::Pass,
+        Overall::Warning => Status::Warn,
+        Overall::Fail => Status::Fail,
+    };
+    let mut document = json!({ "status": status.as_str(), "description": subset });
+    if status != Status::Pass {
+        document["output"] = super::text::summary(subset, report).into();
+    }
+    document["checks"] = report.outcomes.iter().map(check).collect::<Map<_, _>>().into();
     format!("{document}\n")
 }
 

@@ -9,6 +9,8 @@ use serde_json::{Map, json};
 #[cfg(feature = "redis")]
 use shared::checks::cluster;
 use shared::checks::worker::Answer;
+#[cfg(feature = "run")]
+use shared::runner::{Outcome, Report};
 
 /// An answer about a worker. All its keys always stand there; what is not known is null.
 pub fn worker(answer: &Answer) -> String {
@@ -75,6 +77,28 @@ fn list(text: &mut String, roll: &cluster::Roll) {
         text.push('}');
     }
     let _ = write!(text, r#"],"more_workers":{}"#, roll.more);
+}
+
+/// A report, with its checks in their order. All keys of a check always stand there; a check that passed has no reason.
+#[cfg(feature = "run")]
+pub fn report(report: &Report) -> String {
+    let check = |outcome: &Outcome| {
+        let value = open([
+            ("status", outcome.word().into()),
+            ("reason", outcome.reason.as_deref().into()),
+            ("duration_ms", duration_ms(outcome.took)),
+        ]);
+        format!("{}:{value}}}", Value::from(outcome.name.as_str()))
+    };
+    let checks: Vec<_> = report.outcomes.iter().map(check).collect();
+    format!("{{\"status\":{},\"checks\":{{{}}}}}\n", Value::from(report.status.as_str()), checks.join(","))
+}
+
+/// Milliseconds with three digits after the point: most checks take less than one.
+#[cfg(feature = "run")]
+pub fn duration_ms(took: std::time::Duration) -> Value {
+    let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+    (f64::from(micros) / 1_000.0).into()
 }
 
 /// The members in the order given, for people who read along; `serde_json`'s own map would sort them.

@@ -18,6 +18,8 @@ use shared::Status;
 #[cfg(feature = "redis")]
 use shared::checks::cluster;
 use shared::checks::worker::Answer;
+#[cfg(feature = "run")]
+use shared::runner::{Report, Warnings};
 
 use crate::exit::{Exit, PluginState};
 
@@ -79,6 +81,28 @@ impl Format {
     #[cfg(feature = "redis")]
     pub fn cluster_exit(self, answer: &cluster::Answer) -> Exit {
         self.exit(answer.status, answer.passed)
+    }
+
+    /// A report of a subset's checks, as text.
+    #[cfg(feature = "run")]
+    pub fn report(self, subset: &str, report: &Report, warnings: Warnings) -> String {
+        match self {
+            Self::Text => text::report(subset, report),
+            Self::Json => json::report(report),
+            Self::HealthJson => health::report(subset, report),
+            Self::Nagios => nagios::report(subset, report),
+            Self::Openmetrics => openmetrics::report(subset, report, warnings),
+        }
+    }
+
+    /// How a command ends that gives this report.
+    #[cfg(feature = "run")]
+    pub fn report_exit(self, report: &Report, warnings: Warnings) -> Exit {
+        match self {
+            Self::Nagios => Exit::Plugin(nagios::report_state(report)),
+            _ if report.status.passes(warnings) => Exit::Passed,
+            _ => Exit::Failed,
+        }
     }
 
     /// What stands on standard output where the arguments are wrong or the command fails: nothing, but for a

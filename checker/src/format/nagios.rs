@@ -1,4 +1,4 @@
-//! A monitoring plugin's one line: `HEARTBEAT STATE - what | performance data` (Monitoring Plugins Development
+//! A monitoring plugin's one line: `HEARTBEAT STATE - what | performance data`, `CHECKS …` of a report (Monitoring Plugins Development
 //! Guidelines), and its exit status.
 
 use std::fmt::Write;
@@ -7,6 +7,8 @@ use shared::Status;
 #[cfg(feature = "redis")]
 use shared::checks::cluster;
 use shared::checks::worker::Answer;
+#[cfg(feature = "run")]
+use shared::runner::{Overall, Report};
 
 use super::plain::Plain;
 use super::text::Line;
@@ -66,6 +68,37 @@ pub fn cluster(answer: &cluster::Answer) -> String {
     line
 }
 
+/// The state of a report: what failed comes before what nobody can tell.
+#[cfg(feature = "run")]
+pub fn report_state(report: &Report) -> PluginState {
+    let any = |status| report.outcomes.iter().any(|outcome| outcome.status == status);
+    match report.status {
+        Overall::Ok => PluginState::Ok,
+        Overall::Warning => PluginState::Warning,
+        Overall::Fail if any(Status::Fail) => PluginState::Critical,
+        Overall::Fail => PluginState::Unknown,
+    }
+}
+
+/// A report, with each check's time; the checks follow as the plugin's long output.
+#[cfg(feature = "run")]
+pub fn report(subset: &str, report: &Report) -> String {
+    let mut text = service("CHECKS", report_state(report), &super::text::summary(subset, report));
+    let data = report
+        .outcomes
+        .iter()
+        .map(|outcome| format!("'{}'={:.6}s;;;0", outcome.name, outcome.took.as_secs_f64()));
+    let data: Vec<_> = data.collect();
+    if !data.is_empty() {
+        text.push_str(" | ");
+        text.push_str(&data.join(" "));
+    }
+    text.push('\n');
+    let lines = super::text::report(subset, report).replace('|', "\\u{7c}");
+    text.extend(lines.split_inclusive('\n').take(report.outcomes.len()));
+    text
+}
+
 /// A queue's name as a label: quoted, and without what a label may not hold.
 #[cfg(feature = "redis")]
 fn label(queue: &str) -> String {
@@ -73,6 +106,10 @@ fn label(queue: &str) -> String {
 }
 
 fn text(state: PluginState, what: &str) -> String {
+    service("HEARTBEAT", state, what)
+}
+
+fn service(name: &str, state: PluginState, what: &str) -> String {
     let word = match state {
         PluginState::Ok => "OK",
         PluginState::Warning => "WARNING",
@@ -80,7 +117,7 @@ fn text(state: PluginState, what: &str) -> String {
         PluginState::Unknown => "UNKNOWN",
     };
     // Performance data begin at the first bar.
-    format!("HEARTBEAT {word} - {}", Plain(what)).replace('|', "\\u{7c}")
+    format!("{name} {word} - {}", Plain(what)).replace('|', "\\u{7c}")
 }
 
 fn seconds(ms: u64) -> String {

@@ -8,6 +8,8 @@ use shared::Status;
 #[cfg(feature = "redis")]
 use shared::checks::cluster;
 use shared::checks::worker::Answer;
+#[cfg(feature = "run")]
+use shared::runner::{Outcome, Report, Warnings};
 
 /// An answer about a worker. Every sample carries its file, and its worker and cluster where they are known.
 pub fn worker(answer: &Answer) -> String {
@@ -83,6 +85,32 @@ pub fn cluster(answer: &cluster::Answer) -> String {
     }
     if let Some(roll) = &answer.roll {
         exposition.list(roll);
+    }
+    exposition.text.push_str("# EOF\n");
+    exposition.text
+}
+
+/// A report. A subset's samples carry its name, a check's its own as well.
+#[cfg(feature = "run")]
+pub fn report(subset: &str, report: &Report, warnings: Warnings) -> String {
+    const WORDS: [&str; 4] = ["ok", "warning", "fail", "unknown"];
+    const TIME: &str = "checker_check_duration_seconds";
+    let mut exposition = Exposition { text: String::new(), labels: vec![("subset", subset.to_owned())] };
+    exposition.family("checker_subset_up", "gauge", "Whether the subset passed.");
+    exposition.sample("checker_subset_up", &[], u64::from(report.status.passes(warnings)));
+    exposition.family("checker_check_status", "gauge", "1 for the status that holds, 0 for all others.");
+    for outcome in &report.outcomes {
+        for word in WORDS {
+            let own = [("check", outcome.name.as_str()), ("status", word)];
+            exposition.sample("checker_check_status", &own, u64::from(word == outcome.word()));
+        }
+    }
+    let _ = writeln!(
+        exposition.text,
+        "# TYPE {TIME} gauge\n# UNIT {TIME} seconds\n# HELP {TIME} How long the check took."
+    );
+    for Outcome { name, took, .. } in &report.outcomes {
+        exposition.sample(TIME, &[("check", name)], format_args!("{:.6}", took.as_secs_f64()));
     }
     exposition.text.push_str("# EOF\n");
     exposition.text

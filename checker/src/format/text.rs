@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "run"))]
 use heartbeat::duration::Human;
 #[cfg(feature = "redis")]
 use shared::checks::cluster;
 use shared::checks::worker::Answer;
+#[cfg(feature = "run")]
+use shared::runner::{Outcome, Report};
 
 use super::plain::Plain;
 
@@ -80,6 +82,35 @@ pub fn table(roll: &cluster::Roll) -> String {
         text.push_str("… and more\n");
     }
     text
+}
+
+/// `STATUS: CHECK: REASON (TIME)` for each check, and the whole in the last line.
+#[cfg(feature = "run")]
+pub fn report(subset: &str, report: &Report) -> String {
+    let mut lines: Vec<_> = report.outcomes.iter().map(outcome_line).collect();
+    lines.push(format!("{}: {}", report.status, summary(subset, report)));
+    lines.iter().map(|line| Plain(line).to_string() + "\n").collect()
+}
+
+#[cfg(feature = "run")]
+fn outcome_line(outcome: &Outcome) -> String {
+    let Outcome { name, reason, took, .. } = outcome;
+    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let took = Human(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+    format!("{}: {name}{reason} ({took})", outcome.word())
+}
+
+/// `SUBSET: 3 ok, 1 fail`: how many checks have each status.
+#[cfg(feature = "run")]
+pub fn summary(subset: &str, report: &Report) -> String {
+    let count = |word: &&str| report.outcomes.iter().filter(|outcome| outcome.word() == *word).count();
+    let counts = ["ok", "warning", "fail", "unknown"].iter().map(|word| (count(word), word));
+    let counts: Vec<_> =
+        counts.filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+    match &counts[..] {
+        [] => format!("{subset}: nothing could be asked in time"),
+        counts => format!("{subset}: {}", counts.join(", ")),
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub mod celery;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
+pub mod command;
+#[cfg(feature = "run")]
 pub mod cpu;
 #[cfg(feature = "run")]
 pub mod disk;
@@ -43,6 +45,9 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
     #[cfg(feature = "celery")]
     Kind::of::<celery::Celery>(),
+    #[cfg(feature = "redis")]
+    Kind::of::<cluster::check::Cluster>(),
+    Kind::of::<command::Command>(),
     Kind::of::<cpu::Cpu>(),
     Kind::of::<disk::Disk>(),
     #[cfg(feature = "django-q")]
@@ -62,4 +67,5 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<temperature::Temperature>(),
     #[cfg(feature = "tls")]
     Kind::of::<tls::Tls>(),
+    Kind::of::<worker::check::Worker>(),
 ];

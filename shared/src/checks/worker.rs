@@ -3,6 +3,9 @@
 //! What is seen and what it means is decided in `heartbeat`; this file adds the asker's policy: what was asked
 //! for (liveness or readiness), what an overdue task counts for, and what it counts for that nobody can tell.
 
+#[cfg(feature = "run")]
+pub mod check;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +14,10 @@ use heartbeat::observe::{Moment, Observation, Owner, observe};
 use heartbeat::record::Record;
 use heartbeat::verdict::Verdict;
 use nix::unistd::User;
+#[cfg(feature = "run")]
+use schemars::JsonSchema;
+#[cfg(feature = "run")]
+use serde::{Deserialize, Serialize};
 
 use crate::status::Status;
 
@@ -35,6 +42,7 @@ pub struct Settings {
 
 /// What is asked of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "run", derive(Deserialize, Serialize, JsonSchema), serde(rename_all = "lowercase"))]
 pub enum Want {
     /// That it should be left running.
     #[default]
@@ -58,6 +66,7 @@ impl Want {
 
 /// What a task past its deadline counts for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "run", derive(Deserialize, Serialize, JsonSchema), serde(rename_all = "lowercase"))]
 pub enum Overdue {
     /// The worker is not live.
     #[default]
@@ -81,6 +90,7 @@ impl Overdue {
 
 /// What an answer of `unknown` counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "run", derive(Deserialize, Serialize, JsonSchema), serde(rename_all = "lowercase"))]
 pub enum Unknown {
     /// It passes.
     Pass,

@@ -14,6 +14,8 @@ use crate::status::Status;
 
 #[cfg(feature = "celery")]
 pub mod celery;
+#[cfg(feature = "run")]
+pub mod check;
 #[cfg(feature = "django-q")]
 pub mod django_q;
 pub mod fleet;

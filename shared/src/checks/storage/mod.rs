@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use object_store::path::Path;
 use object_store::{Error, ObjectStore, ObjectStoreExt as _, PutPayload};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
 use self::place::Place;
@@ -67,7 +67,7 @@ fn prefix() -> String {
 }
 
 /// What is asked.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
     /// Whether an object is there.

@@ -1,0 +1,283 @@
+//! What every kind of check keeps, whatever its peer does: it ends at its deadline, does not pass, does not panic, tells no
+//! secret, holds on to nothing, and does not fill the memory.
+//!
+//! The suite walks the list of kinds, so that a new one takes part by itself. What only its real server can show (wrong
+//! credentials, a server that freezes behind a kept connection) stands in the tests of the kind. One test after another,
+//! because memory, threads and descriptors are those of the whole process.
+
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
+#[path = "contract/peers.rs"]
+mod peers;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Failed, Trial};
+use peers::{Manner, Peer};
+use shared::Status;
+use shared::check::{Check, Failure};
+use shared::checks::KINDS;
+use shared::config::{Configuration, Surroundings};
+use shared::kind::{Contract, Kind};
+use shared::runner::{Named, Outcome, TIMED_OUT, ask};
+use tokio::runtime::{Builder, Runtime};
+
+const DEADLINE: Duration = Duration::from_millis(1_200);
+
+/// How long after its deadline an answer may come.
+const LATE: Duration = Duration::from_millis(50);
+
+/// What is told of a process that has grown.
+const HAS_GROWN: &str = "the process has grown";
+
+/// How much the process may grow by while a peer talks without end: a tenth of what one says in that time.
+const MEMORY_KIB: usize = 48 * 1024;
+
+/// What is known to fill the memory until its deadline, with why. Where it does no more, the suite says so.
+const FILLS_THE_MEMORY: [(&str, Manner); 1] = [
+    // Its SMTP client reads a line of any length.
+    ("mail", Manner::Endless),
+];
+
+fn main() {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let peers = KINDS.iter().filter(|kind| !matches!(kind.contract, Contract::Local));
+    let mut trials: Vec<_> = peers
+        .map(|kind| {
+            trial(&format!("{}_keeps_the_contract_whatever_its_peer_does", kind.name), move || keeps(kind))
+        })
+        .collect();
+    trials.push(trial("an_expired_deadline_is_a_time_out_for_every_kind", expired_deadlines));
+    trials
+        .push(trial("a_thousand_runs_leave_no_connection_task_thread_or_descriptor_behind", leaves_nothing));
+    trials.push(trial("the_suite_tells_a_check_that_breaks_the_contract", tells_what_is_wrong));
+    libtest_mimic::run(&libtest_mimic::Arguments { test_threads: Some(1), ..arguments }, trials).exit()
+}
+
+fn trial(name: &str, test: impl FnOnce() -> Result<(), String> + Send + 'static) -> Trial {
+    Trial::test(name, move || test().map_err(Failed::from))
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// The kind's check of this peer, as a configuration makes it.
+fn check(kind: &Kind, address: SocketAddr) -> Option<Named> {
+    let (Contract::Peer(settings) | Contract::AnyAnswer(settings)) = kind.contract else { return None };
+    let settings = settings.replace("{peer}", &address.to_string());
+    let text =
+        format!("[subsets]\nall = ['it']\n[checks.it]\ntype = '{}'\ntimeout = '1m'\n{settings}\n", kind.name);
+    let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/nonexistent") };
+    let reading = Configuration::parse(&text, surroundings);
+    let configuration =
+        reading.configuration.unwrap_or_else(|| panic!("{}: {:?}", kind.name, reading.problems));
+    let named = configuration.subset("all").unwrap().remove(0);
+    drop(configuration);
+    Arc::into_inner(named)
+}
+
+fn keeps(kind: &'static Kind) -> Result<(), String> {
+    let may_pass = matches!(kind.contract, Contract::AnyAnswer(_));
+    for manner in Manner::ALL {
+        let peer = Peer::start(manner);
+        let named = check(kind, peer.address).ok_or("no contract")?;
+        let held = holds(named, &peer, may_pass && manner != Manner::Refused);
+        let held = match (held, FILLS_THE_MEMORY.contains(&(kind.name, manner))) {
+            (Err(why), true) if why.contains(HAS_GROWN) => Ok(()),
+            (Ok(()), true) => Err("it fills the memory no more: it needs no exception".to_owned()),
+            (held, _) => held,
+        };
+        held.map_err(|why| format!("{manner:?}: {why}"))?;
+    }
+    Ok(())
+}
+
+/// Asks a check of a peer that does not do what it should, and says which part of the contract does not hold.
+fn holds(named: Named, peer: &Peer, may_pass: bool) -> Result<(), String> {
+    let runtime = runtime();
+    let (outcome, grown_kib) = in_time(&runtime, &named)?;
+    if outcome.status == Status::Pass && !may_pass {
+        return Err("it passes".to_owned());
+    }
+    if outcome.reason.as_deref() == Some("the check itself failed unexpectedly") {
+        return Err("it panics".to_owned());
+    }
+    if format!("{outcome:?}").contains("S3cret") {
+        return Err(format!("it tells a secret: {outcome:?}"));
+    }
+    if grown_kib > MEMORY_KIB {
+        return Err(format!("{HAS_GROWN} by {grown_kib} KiB"));
+    }
+    drop(named);
+    soon("a task", || runtime.metrics().num_alive_tasks())?;
+    soon("a connection", || peer.held())
+}
+
+/// Asks up to three times, until the answer comes in time: on a busy machine all waits end late, so what counts is how late
+/// another one ends that has the same deadline.
+fn in_time(runtime: &Runtime, named: &Named) -> Result<(Outcome, usize), String> {
+    let mut late = String::new();
+    for _ in 0..3 {
+        reset_peak()?;
+        let before = memory_kib("VmHWM:")?;
+        let (outcome, control) = runtime.block_on(async {
+            let until = Instant::now() + DEADLINE;
+            let control = tokio::spawn(async move {
+                tokio::time::sleep_until(until.into()).await;
+                until.elapsed()
+            });
+            let outcome = ask(named, until).await;
+            (outcome, control.await.unwrap())
+        });
+        let grown = memory_kib("VmHWM:")?.saturating_sub(before);
+        if outcome.took <= DEADLINE + control + LATE {
+            return Ok((outcome, grown));
+        }
+        late = format!("it took {:?} of {DEADLINE:?}, where another wait was {control:?} late", outcome.took);
+    }
+    Err(late)
+}
+
+/// Waits until there are none left.
+fn soon(what: &str, count: impl Fn() -> usize) -> Result<(), String> {
+    let begun = Instant::now();
+    loop {
+        match count() {
+            0 => return Ok(()),
+            left if begun.elapsed() > Duration::from_secs(5) => {
+                return Err(format!("{what} is left behind: {left}"));
+            }
+            _ => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn expired_deadlines() -> Result<(), String> {
+    let runtime = runtime();
+    for kind in KINDS {
+        let peer = Peer::start(Manner::BlackHole);
+        let Some(named) = check(kind, peer.address) else { continue };
+        let expired = Instant::now().checked_sub(Duration::from_secs(1)).ok_or("no past")?;
+        let outcome = runtime.block_on(ask(&named, expired));
+        if outcome.reason.as_deref() != Some(TIMED_OUT) {
+            return Err(format!("{}: {outcome:?}", kind.name));
+        }
+        // Asked by somebody who does not look at the clock first, it must not panic either.
+        let asked =
+            async { tokio::time::timeout(Duration::from_millis(300), named.check.run(expired)).await };
+        drop(runtime.block_on(asked));
+    }
+    Ok(())
+}
+
+/// One check asked again and again, as a server does.
+fn leaves_nothing() -> Result<(), String> {
+    let kinds: Vec<_> = KINDS.iter().filter(|kind| !matches!(kind.contract, Contract::Local)).collect();
+    let runs = 500_usize.div_ceil(kinds.len());
+    for kind in kinds {
+        for manner in [Manner::Refused, Manner::Garbage] {
+            let peer = Peer::start(manner);
+            let runtime = runtime();
+            let named = check(kind, peer.address).ok_or("no contract")?;
+            let asked = |times: usize| {
+                runtime.block_on(async {
+                    for _ in 0..times {
+                        ask(&named, Instant::now() + Duration::from_millis(500)).await;
+                    }
+                });
+            };
+            // What is made once and kept is there after a few.
+            asked(3);
+            thread::sleep(Duration::from_millis(20));
+            let (files, threads) = (count("/proc/self/fd")?, count("/proc/self/task")?);
+            asked(runs);
+            let more = |path: &str, before: usize| {
+                // The peer's own ends of connections are in this process too.
+                peer.held();
+                count(path).unwrap_or(usize::MAX).saturating_sub(before + 4)
+            };
+            soon("a descriptor", || more("/proc/self/fd", files))
+                .map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
+            soon("a thread", || more("/proc/self/task", threads))
+                .map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
+            drop(named);
+            soon("a task", || runtime.metrics().num_alive_tasks())
+                .map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
+            soon("a connection", || peer.held()).map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
+        }
+    }
+    Ok(())
+}
+
+/// A check that breaks the contract in one way.
+enum Broken {
+    Passes,
+    Panics,
+    TellsASecret,
+    BlocksItsThread,
+    LeavesATask,
+    HoldsOn,
+    FillsTheMemory,
+}
+
+struct BrokenCheck(Broken, SocketAddr);
+
+#[async_trait::async_trait]
+impl Check for BrokenCheck {
+    async fn run(&self, _: Instant) -> Result<(), Failure> {
+        let address = self.1;
+        match self.0 {
+            Broken::Passes => return Ok(()),
+            Broken::Panics => panic!("on purpose"),
+            Broken::TellsASecret => return Err(Failure::failed("no").because("redis://:S3cret@h")),
+            Broken::BlocksItsThread => thread::sleep(DEADLINE * 8),
+            Broken::LeavesATask => drop(tokio::spawn(std::future::pending::<()>())),
+            Broken::HoldsOn => std::mem::forget(std::net::TcpStream::connect(address)),
+            Broken::FillsTheMemory => drop(std::hint::black_box(vec![1_u8; 2 * 1024 * MEMORY_KIB])),
+        }
+        Err(Failure::failed("no"))
+    }
+}
+
+fn tells_what_is_wrong() -> Result<(), String> {
+    for (broken, expected) in [
+        (Broken::Passes, "it passes"),
+        (Broken::Panics, "it panics"),
+        (Broken::TellsASecret, "it tells a secret"),
+        (Broken::BlocksItsThread, "a task is left behind"),
+        (Broken::LeavesATask, "a task is left behind"),
+        (Broken::HoldsOn, "a connection is left behind"),
+        (Broken::FillsTheMemory, HAS_GROWN),
+    ] {
+        let peer = Peer::start(Manner::BlackHole);
+        let check = Arc::new(BrokenCheck(broken, peer.address));
+        let named = Named { name: "it".to_owned(), timeout: Duration::from_mins(1), critical: true, check };
+        match holds(named, &peer, false) {
+            Err(why) if why.contains(expected) => {}
+            told => return Err(format!("{expected} is not told, but {told:?}")),
+        }
+    }
+    Ok(())
+}
+
+fn count(folder: &str) -> Result<usize, String> {
+    Ok(std::fs::read_dir(folder).map_err(|error| error.to_string())?.count())
+}
+
+/// Makes the highest that the memory has been what it is now.
+fn reset_peak() -> Result<(), String> {
+    std::fs::write("/proc/self/clear_refs", "5").map_err(|error| error.to_string())
+}
+
+fn memory_kib(line: &str) -> Result<usize, String> {
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|error| error.to_string())?;
+    let number = status
+        .lines()
+        .find_map(|text| text.strip_prefix(line)?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    number.ok_or_else(|| format!("no {line}"))
+}

@@ -1,0 +1,90 @@
+//! The tables of README.md that are made from the code: the codes of mistakes, the settings of the file's tables, and the kinds
+//! of check. `UPDATE_README=1 cargo test -p shared --test readme` writes them anew.
+
+#![cfg(feature = "run")]
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use shared::checks::KINDS;
+use shared::config::Code;
+use shared::config::schema::{self, Setting};
+
+fn codes() -> String {
+    let mut text = String::from("| code | |\n|---|---|\n");
+    for code in Code::ALL {
+        writeln!(text, "| {code} | {} |", code.title()).unwrap();
+    }
+    text
+}
+
+fn cell(text: &str) -> String {
+    text.replace("\n\n", " ").replace('\n', " ").replace('|', "\\|")
+}
+
+fn settings(settings: &[Setting]) -> String {
+    let mut text = String::from("| key | value | | |\n|---|---|---|---|\n");
+    for setting in settings {
+        let need = match &setting.default {
+            Some(default) if !setting.required => format!("default `{default}`"),
+            _ => setting.need(),
+        };
+        writeln!(
+            text,
+            "| `{}` | {} | {need} | {} |",
+            setting.name,
+            cell(&setting.form),
+            cell(&setting.about)
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn tables() -> String {
+    let access = &schema::SERVER["properties"]["access"];
+    let server: Vec<_> =
+        schema::list(&schema::SERVER).into_iter().filter(|setting| setting.name != "access").collect();
+    format!(
+        "`[service]`: what is deployed here.\n\n{}\n`[server]`: how answers are served over HTTP.\n\n{}\n`[server.access]`: who may ask.\n\n{}\n`[checks.NAME]`, beside `type` and the settings of its kind:\n\n{}",
+        settings(&schema::list(&schema::SERVICE)),
+        settings(&server),
+        settings(&schema::list(access)),
+        settings(&schema::list(&schema::COMMON)),
+    )
+}
+
+fn kinds() -> String {
+    let mut text = String::new();
+    for kind in KINDS {
+        let about = schema::about(kind);
+        let example = format!("[checks.NAME]\ntype = \"{}\"\n{}", kind.name, kind.example.trim_end());
+        write!(text, "### `{}`\n\n{about}\n\n", kind.name).unwrap();
+        write!(text, "{}\n```toml\n{example}\n```\n\n", settings(&schema::settings(kind).0)).unwrap();
+    }
+    text.trim_end().to_owned() + "\n"
+}
+
+#[test]
+fn the_tables_of_the_readme_are_those_of_the_code() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let mut wanted = page.clone();
+    for (name, made) in [("codes", codes()), ("tables", tables()), ("kinds", kinds())] {
+        let (begin, end) =
+            (format!("<!-- {name}: made from the code -->\n"), format!("<!-- end of {name} -->\n"));
+        let from = wanted.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();
+        let to = wanted.find(&end).unwrap_or_else(|| panic!("no {end}"));
+        wanted.replace_range(from..to, &format!("\n{made}\n"));
+    }
+    if std::env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, &wanted).unwrap();
+    } else {
+        assert!(
+            page == wanted,
+            "shared/README.md is stale: UPDATE_README=1 cargo test -p shared --test readme"
+        );
+    }
+}
