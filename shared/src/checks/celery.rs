@@ -211,10 +211,12 @@ impl Backend {
             Ok(Broker::Redis(url)) => {
                 Ok(Self::Redis(Arc::new(Mutex::new(Connection::new(url))), Solo::default()))
             }
-            Ok(Broker::Amqp(_)) => Err(refused("results over AMQP are kept nowhere: leave it out".to_owned())),
-            Err(crate::celery::Invalid::Scheme) => {
-                Err(refused("it is neither a Redis nor a database (db+postgresql://, db+mysql://)".to_owned()))
+            Ok(Broker::Amqp(_)) => {
+                Err(refused("results over AMQP are kept nowhere: leave it out".to_owned()))
             }
+            Err(crate::celery::Invalid::Scheme) => Err(refused(
+                "it is neither a Redis nor a database (db+postgresql://, db+mysql://)".to_owned(),
+            )),
             Err(invalid) => Err(refused(format!("the URL cannot be used: {invalid}"))),
         }
     }
@@ -359,11 +361,9 @@ mod tests {
     #[tokio::test]
     async fn each_of_them_that_cannot_be_reached_is_told() {
         let settings = json!({ "broker": "redis://:S3cret@127.0.0.1:1", "result_backend": "redis://:S3cret@127.0.0.1:1" });
-        let failure = build(settings).unwrap().run(Instant::now() + Duration::from_secs(5)).await.unwrap_err();
-        assert_eq!(
-            failure.reason(),
-            "Redis cannot be reached; the result backend: Redis cannot be reached"
-        );
+        let failure =
+            build(settings).unwrap().run(Instant::now() + Duration::from_secs(5)).await.unwrap_err();
+        assert_eq!(failure.reason(), "Redis cannot be reached; the result backend: Redis cannot be reached");
         assert!(!format!("{failure:?}").contains("S3cret"));
     }
 }

@@ -76,9 +76,8 @@ impl Settings for DjangoQ {
     const KIND: &'static str = "django-q";
     const EXAMPLE: &'static str =
         "cluster = \"shop\"\nsecret_key = \"S3cret\"\nredis = \"redis://redis.internal/0\"\nmin = 2";
-    const CONTRACT: Contract = Contract::Peer(
-        "cluster = \"shop\"\nsecret_key = \"S3cret\"\nredis = \"redis://:S3cret@{peer}\"",
-    );
+    const CONTRACT: Contract =
+        Contract::Peer("cluster = \"shop\"\nsecret_key = \"S3cret\"\nredis = \"redis://:S3cret@{peer}\"");
     type Check = DjangoQCheck;
 
     fn build(self) -> Result<DjangoQCheck, Vec<Mistake>> {
@@ -103,7 +102,8 @@ impl Settings for DjangoQ {
         let policy = &mut question.question.policy;
         policy.want = self.want;
         policy.min = self.min;
-        policy.share = self.min_percent.zip(self.expected).map(|(percent, expected)| Share { percent, expected });
+        policy.share =
+            self.min_percent.zip(self.expected).map(|(percent, expected)| Share { percent, expected });
         policy.expect = self.expect;
         Ok(DjangoQCheck { question, store: Arc::default(), solo: Solo::default() })
     }
@@ -126,9 +126,10 @@ impl DjangoQ {
         let of_cache =
             self.cache_table.is_some() || self.cache_prefix.is_some() || self.cache_version.is_some();
         match (&self.redis, &self.cache) {
-            (Some(_), None) if of_cache => {
-                Err(Mistake::of("redis", "in a broker the stats have no table, prefix or version: those are for `cache`"))
-            }
+            (Some(_), None) if of_cache => Err(Mistake::of(
+                "redis",
+                "in a broker the stats have no table, prefix or version: those are for `cache`",
+            )),
             (Some(url), None) => Ok(Place::Broker(one_server("redis", url.expose())?)),
             (None, Some(url)) => self.cache(url.expose()),
             (Some(_), Some(_)) => Err(Mistake::together("the stats are in `redis` or in `cache`: say one")),

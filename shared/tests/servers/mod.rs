@@ -5,6 +5,8 @@
 mod dnsmasq;
 mod nginx;
 mod objects;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod smtp;
 
 use std::fs::File;
@@ -25,6 +27,8 @@ use tempfile::TempDir;
 pub use dnsmasq::Dnsmasq;
 pub use nginx::Nginx;
 pub use objects::{Azurite, S3};
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::RabbitMq;
 pub use smtp::Smtp;
 
 /// How long anything may take that comes as soon as the machine lets it.
