@@ -26,14 +26,23 @@ pub trait Check: Send + Sync {
     /// Asks, and says nothing where all is well.
     async fn run(&self, deadline: Instant) -> Result<(), Failure>;
 
-    /// How old an answer may be that is given again instead of asking: for what is too slow, too far away or too dear to be
-    /// asked in the path of a probe, such as somebody else's status page.
+    /// Where what is asked is too slow, too far away or too dear to be asked in the path of a probe, such as somebody else's
+    /// status page: how it is asked in the background instead.
     ///
-    /// Who keeps the check asks it by itself, so often, and tells the latest answer to all who want one; a command that
-    /// ends after one run asks it like any other. So the check itself asks and caches nothing.
-    fn refresh(&self) -> Option<Duration> {
+    /// Whatever makes a check of settings sees to that ([`crate::background::Background`]), so the check itself asks and
+    /// caches nothing.
+    fn refresh(&self) -> Option<Refresh> {
         None
     }
+}
+
+/// How a check is asked in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refresh {
+    /// How often.
+    pub every: Duration,
+    /// How old an answer may be that is still told.
+    pub max_stale: Duration,
 }
 
 /// Why a check did not pass: words that anybody may read, and apart from them what happened, for the log.
@@ -68,6 +77,19 @@ impl Failure {
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// The same where not being able to ask tells nothing of what is asked about.
+    #[must_use]
+    pub fn as_unknown(self) -> Self {
+        Self { status: Status::Unknown, ..self }
+    }
+
+    /// The same once more, what happened as text.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let source = self.source.as_deref().map(|source| chain(source).into());
+        Self { status: self.status, reason: self.reason.clone(), source }
     }
 
     /// What it amounts to: anything but [`Status::Pass`].

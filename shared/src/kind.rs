@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::background::Background;
 use crate::check::Check;
 
 /// The settings of a kind of check, as they stand in a configuration.
@@ -124,7 +125,7 @@ fn build<S: Settings>(settings: Value) -> Result<Box<dyn Check>, Refused> {
     let settings: S = serde_path_to_error::deserialize(settings)
         .map_err(|error| Refused::Form { path: error.path().to_string(), why: error.inner().to_string() })?;
     match settings.build() {
-        Ok(check) => Ok(Box::new(check)),
+        Ok(check) => Ok(Background::where_asked_for(check)),
         Err(mistakes) => Err(Refused::Sense(mistakes)),
     }
 }

@@ -4,6 +4,8 @@
 //! concern of who asked.
 
 #[cfg(feature = "run")]
+pub mod background;
+#[cfg(feature = "run")]
 pub mod blocking;
 #[cfg(feature = "celery")]
 pub mod celery;
@@ -12,6 +14,8 @@ pub mod check;
 pub mod checks;
 #[cfg(feature = "run")]
 pub mod config;
+#[cfg(feature = "database")]
+pub mod database;
 #[cfg(feature = "django-q")]
 pub mod django_q;
 #[cfg(feature = "run")]

@@ -199,17 +199,18 @@ pub async fn ask(named: &Named, until: Instant) -> Outcome {
     if deadline <= begun {
         return Outcome::of(named, Duration::ZERO, Err(Failure::failed(TIMED_OUT)));
     }
-    let check = Arc::clone(&named.check);
+    let answer = answer(&named.check, deadline).await;
+    Outcome::of(named, begun.elapsed(), answer.unwrap_or_else(|| Err(Failure::failed(TIMED_OUT))))
+}
+
+/// A check's answer, or nothing at the deadline.
+pub(crate) async fn answer(check: &Arc<dyn Check>, deadline: Instant) -> Option<Result<(), Failure>> {
+    let check = Arc::clone(check);
     // Dropped, it takes the question back.
     let mut question = JoinSet::new();
     question.spawn(async move { check.run(deadline).await });
     let answer = tokio::time::timeout_at(deadline.into(), question.join_next()).await;
-    let answer = match answer {
-        Ok(Some(Ok(answer))) => answer,
-        Ok(Some(Err(error))) => Err(broken(error)),
-        Ok(None) | Err(_) => Err(Failure::failed(TIMED_OUT)),
-    };
-    Outcome::of(named, begun.elapsed(), answer)
+    answer.ok().flatten().map(|answer| answer.unwrap_or_else(|error| Err(broken(error))))
 }
 
 /// What a panic said is for the panic hook: it may hold anything.

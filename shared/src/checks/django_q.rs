@@ -216,7 +216,9 @@ impl DjangoQCheck {
             Status::Pass => return Ok(()),
             Status::Fail => public(answer, policy),
             Status::Unknown => answer.reason.clone(),
-            _ => "a stat of this cluster is not taken: wrong signature, content or place".to_owned(),
+            Status::Warn => {
+                "a stat of this cluster is not taken: wrong signature, content or place".to_owned()
+            }
         };
         let failure = match (answer.status, answer.passed) {
             (_, true) => Failure::warning(reason),

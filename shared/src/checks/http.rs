@@ -4,29 +4,22 @@
 //! names are not used: a check takes the way that its settings say.
 
 mod answer;
+pub(super) mod client;
 mod redirect;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Proxy, Response, Url as Address};
-use rustls::{ClientConfig, RootCertStore};
+use reqwest::{Client, Method, Url as Address};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::answer::{Expected, Statuses};
-use self::redirect::Refused;
+use self::client::{Way, Web};
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
-use crate::net::Net;
 use crate::settings::{Secret, Size, TlsFiles, Url};
-use crate::tls::{Tls, provider};
-
-/// A look-up of a name is left alone once the run is over; until then it has all the time that there is.
-const AS_LONG_AS_THE_RUN: Duration = Duration::from_mins(10);
 
 /// What a URL answers.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -92,14 +85,8 @@ impl Settings for Http {
     type Check = HttpCheck;
 
     fn build(self) -> Result<HttpCheck, Vec<Mistake>> {
-        let mut mistakes = Tls::mistakes(&self.tls);
+        let mut mistakes = client::mistakes(Some(&self.url), self.proxy.as_ref(), &self.tls);
         let mut wrong = |key, what: &'static str| mistakes.push(Mistake::of(key, what));
-        if !matches!(self.url.expose().scheme(), "http" | "https") || !self.url.expose().has_host() {
-            wrong("url", "the URL is not one of http:// or https://");
-        }
-        if self.proxy.as_ref().is_some_and(|proxy| !matches!(proxy.expose().scheme(), "http" | "https")) {
-            wrong("proxy", "the proxy is not one of http:// or https://");
-        }
         if self.redirects > 20 {
             wrong("redirects", "at most 20 are followed");
         }
@@ -117,14 +104,13 @@ impl Settings for Http {
         let (Ok(headers), Ok(expected), true) = (headers, expected, mistakes.is_empty()) else {
             return Err(mistakes);
         };
-        Ok(HttpCheck {
-            tls: Tls::new(self.tls.clone()),
-            client: Mutex::new(None),
-            net: Net::default(),
-            settings: self,
-            headers,
-            expected,
-        })
+        let way = Way {
+            url: self.url.clone(),
+            proxy: self.proxy.clone(),
+            redirects: self.redirects,
+            keeps_headers_secret: self.headers.as_ref().is_some_and(|headers| !headers.is_empty()),
+        };
+        Ok(HttpCheck { web: Web::new(way, self.tls.clone()), settings: self, headers, expected })
     }
 }
 
@@ -159,145 +145,24 @@ pub struct HttpCheck {
     settings: Http,
     headers: HeaderMap,
     expected: Expected,
-    net: Net,
-    tls: Tls,
-    client: Mutex<Option<(Arc<ClientConfig>, Client)>>,
+    web: Web,
 }
 
 #[async_trait::async_trait]
 impl Check for HttpCheck {
     async fn run(&self, _: Instant) -> Result<(), Failure> {
-        let client = self.client()?;
-        let answer = match self.send(&client).await {
-            // A kept connection that the peer ended while this was being sent.
-            Err(error) if is_cut_off(&error) => self.send(&client).await,
-            sent => sent,
-        };
-        let answer = answer.map_err(|error| why(error.without_url()))?;
-        self.expected.head(&answer)?;
-        let body = self.body(answer).await?;
-        self.expected.body(&body)
-    }
-}
-
-impl HttpCheck {
-    async fn send(&self, client: &Client) -> reqwest::Result<Response> {
         let method = match self.settings.method {
             Ask::Get => Method::GET,
             Ask::Head => Method::HEAD,
             Ask::Options => Method::OPTIONS,
         };
-        client.request(method, self.settings.url.expose().clone()).headers(self.headers.clone()).send().await
+        let request =
+            |client: &Client, url| client.request(method.clone(), url).headers(self.headers.clone());
+        let answer = self.web.send(request).await?;
+        self.expected.head(&answer)?;
+        let body = client::body(answer, self.settings.max_size).await?;
+        self.expected.body(&body)
     }
-
-    async fn body(&self, mut answer: Response) -> Result<Vec<u8>, Failure> {
-        let max = self.settings.max_size;
-        let mut body = Vec::new();
-        let cut =
-            |error: reqwest::Error| Failure::failed("the answer broke off").because(error.without_url());
-        while let Some(piece) = answer.chunk().await.map_err(cut)? {
-            if (body.len() + piece.len()) as u64 > max.0 {
-                return Err(Failure::failed(format!("the answer is larger than {max}")));
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body)
-    }
-
-    /// The same one, with its connection, as long as no file of certificates has changed.
-    fn client(&self) -> Result<Client, Failure> {
-        let config = match self.tls.config() {
-            Ok(config) => config,
-            // Nothing that needs them is asked: a container without any certificates may ask in plain text.
-            Err(_) if self.settings.url.expose().scheme() == "http" => trusting_nobody()?,
-            Err(failure) => return Err(failure),
-        };
-        // A panic elsewhere leaves nothing half-made here.
-        let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, client)) = &*kept
-            && Arc::ptr_eq(of, &config)
-        {
-            return Ok(client.clone());
-        }
-        let client = self.make(&config)?;
-        *kept = Some((config, client.clone()));
-        Ok(client)
-    }
-
-    fn make(&self, config: &ClientConfig) -> Result<Client, Failure> {
-        let unusable =
-            |error: reqwest::Error| Failure::unknown("no client can be made").because(error.without_url());
-        let keep_headers_secret = self.settings.headers.as_ref().is_some_and(|headers| !headers.is_empty());
-        let builder = Client::builder()
-            .no_proxy()
-            .tls_backend_preconfigured(config.clone())
-            .http1_only()
-            .referer(false)
-            .user_agent(concat!("checker/", env!("CARGO_PKG_VERSION")))
-            .pool_max_idle_per_host(1)
-            .redirect(redirect::policy(self.settings.redirects, keep_headers_secret))
-            .dns_resolver(Arc::new(Names(self.net.clone())));
-        let builder = match &self.settings.proxy {
-            Some(proxy) => builder.proxy(Proxy::all(proxy.expose().clone()).map_err(unusable)?),
-            None => builder,
-        };
-        builder.build().map_err(unusable)
-    }
-}
-
-fn trusting_nobody() -> Result<Arc<ClientConfig>, Failure> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(Arc::clone(config));
-    }
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::unknown("TLS cannot be set up").because(error))?
-        .with_root_certificates(RootCertStore::empty())
-        .with_no_client_auth();
-    Ok(Arc::clone(CONFIG.get_or_init(|| Arc::new(config))))
-}
-
-/// Names are looked up one at a time.
-struct Names(Net);
-
-impl Resolve for Names {
-    fn resolve(&self, name: Name) -> Resolving {
-        let net = self.0.clone();
-        Box::pin(async move {
-            let found = net.look_up(name.as_str(), 0, Instant::now() + AS_LONG_AS_THE_RUN).await?;
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
-    }
-}
-
-fn is_cut_off(error: &reqwest::Error) -> bool {
-    error.is_request() && !error.is_connect() && !error.is_timeout() && !error.is_redirect()
-}
-
-/// What an error without an answer is told as.
-fn why(error: reqwest::Error) -> Failure {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(this) = cause {
-        if let Some(refused) = this.downcast_ref::<Refused>() {
-            return Failure::failed(refused.to_string());
-        }
-        if let Some(failure) = this.downcast_ref::<Failure>() {
-            return Failure::failed(failure.reason().to_owned()).because(error);
-        }
-        if is_of_tls(this) {
-            return Failure::failed("no encrypted connection can be made").because(error);
-        }
-        cause = this.source();
-    }
-    let reason = if error.is_connect() { "no connection is accepted" } else { "no answer of HTTP came" };
-    Failure::failed(reason).because(error)
-}
-
-/// An I/O error does not tell what it holds as its source, and may hold another one.
-fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || inside.is_some_and(|inside| is_of_tls(inside))
 }
 
 /// Whether one URL's host is told what is sent to the other's.
@@ -344,7 +209,7 @@ mod tests {
             "proxy": "http://u:S3cret@p/"}"#;
         let settings: Http = serde_json::from_str(json).unwrap();
         let check = settings.build().unwrap();
-        check.client().unwrap();
+        check.web.client().unwrap();
         assert!(!format!("{check:?}").contains("S3cret"), "{check:?}");
     }
 }

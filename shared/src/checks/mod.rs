@@ -12,12 +12,16 @@ pub mod cluster;
 pub mod command;
 #[cfg(feature = "run")]
 pub mod cpu;
+#[cfg(feature = "database")]
+pub mod database;
 #[cfg(feature = "run")]
 pub mod disk;
 #[cfg(all(feature = "django-q", feature = "run"))]
 pub mod django_q;
 #[cfg(feature = "dns")]
 pub mod dns;
+#[cfg(feature = "upstream")]
+pub mod feed;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "mail")]
@@ -26,6 +30,8 @@ pub mod mail;
 pub mod memory;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+#[cfg(feature = "upstream")]
+pub mod statuspage;
 #[cfg(feature = "storage")]
 pub mod storage;
 #[cfg(feature = "run")]
@@ -34,6 +40,8 @@ pub mod tcp;
 pub mod temperature;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(feature = "upstream")]
+mod upstream;
 pub mod worker;
 
 #[cfg(feature = "run")]
@@ -49,11 +57,15 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<cluster::check::Cluster>(),
     Kind::of::<command::Command>(),
     Kind::of::<cpu::Cpu>(),
+    #[cfg(feature = "database")]
+    Kind::of::<database::Settings>(),
     Kind::of::<disk::Disk>(),
     #[cfg(feature = "django-q")]
     Kind::of::<django_q::DjangoQ>(),
     #[cfg(feature = "dns")]
     Kind::of::<dns::Dns>(),
+    #[cfg(feature = "upstream")]
+    Kind::of::<feed::Feed>(),
     #[cfg(feature = "http")]
     Kind::of::<http::Http>(),
     #[cfg(feature = "mail")]
@@ -61,6 +73,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<memory::Memory>(),
     #[cfg(feature = "rabbitmq")]
     Kind::of::<rabbitmq::RabbitMq>(),
+    #[cfg(feature = "upstream")]
+    Kind::of::<statuspage::StatusPage>(),
     #[cfg(feature = "storage")]
     Kind::of::<storage::Storage>(),
     Kind::of::<tcp::Tcp>(),

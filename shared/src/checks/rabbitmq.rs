@@ -187,13 +187,13 @@ impl Check for RabbitMqCheck {
 impl RabbitMqCheck {
     /// Over the connection of the last run; nothing where that turns out to be dead. One that does not answer gets a third
     /// of the time.
-    async fn ask_kept(&self, line: Option<Line>, deadline: Instant) -> Option<(Line, Found)> {
-        let mut line = line?;
+    async fn ask_kept(&self, kept: Option<Line>, deadline: Instant) -> Option<(Line, Found)> {
+        let mut kept = kept?;
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / 3;
-        let link = line.0.as_mut().filter(|link| link.connection.status().connected())?;
+        let link = kept.0.as_mut().filter(|link| link.connection.status().connected())?;
         let found = timeout_at(share.into(), self.ask(link)).await.ok()?.ok()?;
-        Some((line, found))
+        Some((kept, found))
     }
 
     async fn ask_anew(&self, deadline: Instant) -> Result<(Line, Found), Failure> {
@@ -333,7 +333,8 @@ fn blocked(reason: &str) -> &'static str {
 }
 
 fn unencrypted(error: &io::Error) -> Failure {
-    let by_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    type Inner = dyn std::error::Error + Send + Sync;
+    let by_tls = error.get_ref().is_some_and(<Inner>::is::<rustls::Error>);
     let reason = if by_tls {
         "the connection could not be encrypted"
     } else {

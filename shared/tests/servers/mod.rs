@@ -3,8 +3,11 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
 mod dnsmasq;
+mod mariadb;
 mod nginx;
+#[cfg(feature = "storage")]
 mod objects;
+mod postgres;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod smtp;
@@ -25,8 +28,11 @@ use shared::checks::KINDS;
 use tempfile::TempDir;
 
 pub use dnsmasq::Dnsmasq;
+pub use mariadb::Mariadb;
 pub use nginx::Nginx;
+#[cfg(feature = "storage")]
 pub use objects::{Azurite, S3};
+pub use postgres::Postgres;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitMq;
 pub use smtp::Smtp;
@@ -71,8 +77,20 @@ impl Program {
     }
 
     pub fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
+        self.end(Signal::SIGKILL);
+    }
+
+    pub fn end(&mut self, signal: Signal) {
+        self.signal(signal);
         self.child.wait().unwrap();
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts it again, as it was started.

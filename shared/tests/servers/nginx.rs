@@ -23,6 +23,7 @@ const ANSWERS: &str = r#"
     location = /basic { if ($http_authorization != "Basic dXNlcjpTM2NyZXQ=") { return 401; } return 200; }
     location = /key { if ($http_x_key != "S3cret") { return 403; } return 200; }
     location = /endless { root FOLDER; }
+    location /published/ { root FOLDER; }
 "#;
 
 pub struct Nginx {
@@ -66,6 +67,24 @@ impl Nginx {
         format!("https://localhost:{}{path}", self.tls)
     }
 
+    /// Makes this text what it answers at `/published/NAME`, from one moment to the next. It tells a change by second and size
+    /// alone, so one of the same size gets a blank more.
+    pub fn publish(&self, name: &str, text: &str) {
+        let folder = self.program.folder.path();
+        let path = folder.join("published").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let same = path.metadata().is_ok_and(|before| before.len() == text.len() as u64);
+        let text = if same { format!("{text}\n") } else { text.to_owned() };
+        fs::write(folder.join("next"), text).unwrap();
+        fs::rename(folder.join("next"), path).unwrap();
+    }
+
+    /// Of each request: its status and path.
+    pub fn answers(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.program.folder.path().join("answers.log")).unwrap();
+        log.lines().map(ToOwned::to_owned).collect()
+    }
+
     /// Of each request: its number on its connection.
     pub fn requests(&self) -> Vec<String> {
         let log = fs::read_to_string(self.program.folder.path().join("access.log")).unwrap();
@@ -84,6 +103,7 @@ fn configuration(folder: &TempDir, listen: &str, port: u16, tls: u16) -> String 
         "daemon off; master_process off; worker_processes 1; pid {here}/pid;\n\
          events {{ }}\n\
          http {{ {temporary} log_format plain '$connection_requests'; access_log {here}/access.log plain;\n\
+         log_format answers '$status $uri'; access_log {here}/answers.log answers;\n\
          server {{ {listen} ssl_certificate {here}/cert.pem; ssl_certificate_key {here}/key.pem; {answers} }} }}\n"
     )
 }

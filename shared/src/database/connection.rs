@@ -1,0 +1,124 @@
+//! One connection to a database, and rows of text over it.
+//!
+//! Statements go over the simple protocols, without prepared statements, so that they pass through poolers which give each
+//! transaction another connection. Every value comes as text, whatever its type.
+
+use futures_util::TryStreamExt as _;
+use sqlx::{
+    AssertSqlSafe, Column as _, ColumnIndex, Connection as _, Decode, Error, Executor, MySqlConnection,
+    PgConnection, Row as _, SqliteConnection,
+};
+
+use super::trouble::{Trouble, What, contained};
+
+/// The most rows of an answer.
+const MOST_ROWS: usize = 100_000;
+
+/// The most text of an answer, in bytes.
+const MOST_TEXT: usize = 16 << 20;
+
+/// A connection, to one of the databases that there are.
+#[derive(Debug)]
+pub enum Connection {
+    /// PostgreSQL.
+    Postgres(PgConnection, Secrets),
+    /// MySQL or MariaDB.
+    Mysql(MySqlConnection, Secrets),
+    /// SQLite.
+    Sqlite(SqliteConnection),
+}
+
+/// What no error may repeat.
+#[derive(Clone, Default)]
+pub struct Secrets(pub(super) std::sync::Arc<[String]>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(…)")
+    }
+}
+
+/// One row of an answer: names and values, which are text or NULL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row(Vec<(String, Option<String>)>);
+
+impl Row {
+    /// The value of a column, by its place from 0.
+    pub fn get(&self, index: usize) -> Option<&str> {
+        self.0.get(index)?.1.as_deref()
+    }
+
+    /// The value of the first column that has one of these names.
+    pub fn named(&self, names: &[&str]) -> Option<&str> {
+        self.0.iter().find(|(name, _)| names.contains(&name.as_str()))?.1.as_deref()
+    }
+
+    /// A number, by the column's place from 0.
+    pub fn number(&self, index: usize) -> Option<i64> {
+        self.get(index)?.parse().ok()
+    }
+}
+
+impl Connection {
+    /// Runs the statements, and returns the rows of all that give any.
+    ///
+    /// The text is the asker's own: nothing of it may come from elsewhere.
+    pub async fn rows(&mut self, statements: &str) -> Result<Vec<Row>, Trouble> {
+        match self {
+            Self::Postgres(connection, secrets) => {
+                contained(rows(connection, statements), false, &secrets.0).await
+            }
+            Self::Mysql(connection, secrets) => {
+                contained(rows(connection, statements), false, &secrets.0).await
+            }
+            Self::Sqlite(connection) => contained(rows(connection, statements), false, &[]).await,
+        }
+    }
+
+    /// The same for what gives one row.
+    pub async fn row(&mut self, statements: &str) -> Result<Row, Trouble> {
+        let rows = self.rows(statements).await?;
+        rows.into_iter()
+            .next()
+            .ok_or_else(|| Trouble::new(What::Nonsense, "no row came where there is always one"))
+    }
+
+    /// A file is opened anew each time: another one may have taken its place.
+    pub(super) fn is_worth_keeping(&self) -> bool {
+        !matches!(self, Self::Sqlite(_))
+    }
+
+    /// Ends it in order. What goes wrong now has no one to tell.
+    pub async fn close(self) {
+        let _ = match self {
+            Self::Postgres(connection, _) => connection.close().await,
+            Self::Mysql(connection, _) => connection.close().await,
+            Self::Sqlite(connection) => connection.close().await,
+        };
+    }
+}
+
+async fn rows<'c, D, E>(executor: E, statements: &str) -> Result<Vec<Row>, Error>
+where
+    D: sqlx::Database,
+    E: Executor<'c, Database = D>,
+    usize: ColumnIndex<D::Row>,
+    for<'r> Option<String>: Decode<'r, D>,
+{
+    let mut found = Vec::new();
+    let mut text = 0;
+    let mut stream = sqlx::raw_sql(AssertSqlSafe(statements.to_owned())).fetch(executor);
+    while let Some(row) = stream.try_next().await? {
+        let mut values = Vec::with_capacity(row.columns().len());
+        for (index, column) in row.columns().iter().enumerate() {
+            let value: Option<String> = row.try_get_unchecked(index)?;
+            text += column.name().len() + value.as_deref().map_or(0, str::len);
+            values.push((column.name().to_owned(), value));
+        }
+        found.push(Row(values));
+        if found.len() > MOST_ROWS || text > MOST_TEXT {
+            return Err(Error::Protocol("more came than was asked for".to_owned()));
+        }
+    }
+    Ok(found)
+}
