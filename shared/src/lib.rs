@@ -24,6 +24,8 @@ pub mod kind;
 pub mod net;
 #[cfg(feature = "run")]
 pub mod node;
+#[cfg(all(feature = "redis", feature = "run"))]
+pub mod redis;
 #[cfg(feature = "run")]
 pub mod runner;
 #[cfg(feature = "run")]

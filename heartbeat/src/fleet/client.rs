@@ -140,7 +140,8 @@ impl Refusal {
             Some(ServerErrorKind::Moved) => " (a Redis Cluster: its URL is redis+cluster://)",
             _ => "",
         };
-        Error::new(kind, format!("{place}: {} {text}{hint}", Printable(&self.code)))
+        let text = format!("{place}: {} {text}{hint}", Printable(&self.code));
+        Error::new(kind, text).with_code(&self.code)
     }
 
     /// Whether another node is the one to ask now, or this one once it is connected to anew.
@@ -496,7 +497,8 @@ pub fn text(value: &Value) -> Option<&str> {
 /// Never the server's own words: of a command that it does not know it tells the arguments, and there the password is.
 fn login_error(place: &str, refusal: &Refusal) -> Error {
     let code = Printable(&refusal.code);
-    Error::new(ErrorKind::Denied, format!("{place}: the user or password is refused ({code})"))
+    let text = format!("{place}: the user or password is refused ({code})");
+    Error::new(ErrorKind::Denied, text).with_code(&refusal.code)
 }
 
 fn lost(error: &io::Error) -> bool {

@@ -9,6 +9,7 @@ use std::io;
 pub struct Error {
     kind: ErrorKind,
     text: String,
+    code: Option<String>,
 }
 
 /// What went wrong.
@@ -44,7 +45,12 @@ impl fmt::Display for ErrorKind {
 
 impl Error {
     pub(super) fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
+        Self { kind, text: text.into(), code: None }
+    }
+
+    /// The same, with the word that the server's own error began with.
+    pub(super) fn with_code(self, code: &str) -> Self {
+        Self { code: Some(code.to_owned()), ..self }
     }
 
     /// What went wrong between here and `place`.
@@ -59,6 +65,12 @@ impl Error {
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// The word that the server's error began with, such as `NOPERM` or `READONLY`, where a server answered with one. It is
+    /// the server's own: to compare with those that are known, and not to be shown.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 }
 

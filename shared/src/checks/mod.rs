@@ -4,6 +4,8 @@
 
 #[cfg(feature = "run")]
 pub mod battery;
+#[cfg(all(feature = "redis", feature = "run"))]
+pub mod cache;
 #[cfg(all(feature = "celery", feature = "run"))]
 pub mod celery;
 #[cfg(feature = "redis")]
@@ -30,6 +32,8 @@ pub mod mail;
 pub mod memory;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
+#[cfg(all(feature = "redis", feature = "run"))]
+pub mod redis;
 #[cfg(feature = "upstream")]
 pub mod statuspage;
 #[cfg(feature = "storage")]
@@ -51,6 +55,8 @@ use crate::kind::Kind;
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
+    #[cfg(feature = "redis")]
+    Kind::of::<cache::Cache>(),
     #[cfg(feature = "celery")]
     Kind::of::<celery::Celery>(),
     #[cfg(feature = "redis")]
@@ -73,6 +79,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<memory::Memory>(),
     #[cfg(feature = "rabbitmq")]
     Kind::of::<rabbitmq::RabbitMq>(),
+    #[cfg(feature = "redis")]
+    Kind::of::<redis::Redis>(),
     #[cfg(feature = "upstream")]
     Kind::of::<statuspage::StatusPage>(),
     #[cfg(feature = "storage")]

@@ -4,12 +4,14 @@
 
 mod dnsmasq;
 mod mariadb;
+mod memcached;
 mod nginx;
 #[cfg(feature = "storage")]
 mod objects;
 mod postgres;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+mod redis;
 mod smtp;
 
 use std::fs::File;
@@ -29,12 +31,14 @@ use tempfile::TempDir;
 
 pub use dnsmasq::Dnsmasq;
 pub use mariadb::Mariadb;
+pub use memcached::Memcached;
 pub use nginx::Nginx;
 #[cfg(feature = "storage")]
 pub use objects::{Azurite, S3};
 pub use postgres::Postgres;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitMq;
+pub use redis::Redis;
 pub use smtp::Smtp;
 
 /// How long anything may take that comes as soon as the machine lets it.
@@ -74,6 +78,17 @@ impl Program {
 
     pub fn signal(&self, signal: Signal) {
         killpg(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Stops it, and waits until all its threads stand.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        let tasks = format!("/proc/{}/task", self.child.id());
+        until("a process that stands", || std::fs::read_dir(&tasks).unwrap().all(stands).then_some(()));
     }
 
     pub fn kill(&mut self) {

@@ -1,0 +1,264 @@
+//! Whether a cache keeps what it is given: a value of its own is set, read back, looked at for its expiry, deleted, and looked
+//! for once more, all in one round trip.
+//!
+//! Key and value are new each time, so no value of another run or of another asker can pass for this one. The value expires from the
+//! moment at which it is there, so nothing is left behind, whoever is killed in between.
+
+mod memcached;
+mod redis;
+
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use self::memcached::Memcached;
+use crate::check::{Check, Failure};
+use crate::kind::{Contract, Mistake, Settings};
+use crate::settings::{Secret, Span};
+
+/// The longest prefix: memcached's keys have 250 bytes at most.
+const LONGEST_PREFIX: usize = 200;
+
+/// Whether a cache keeps a value: set, read back and compared, expiring, deleted. Redis, Valkey or memcached.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// `memcached://HOST[:11211]`, `memcached+unix:///PATH`, or a Redis as in `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`: `rediss://`,
+    /// `unix://`, `redis+sentinel://` and `redis+cluster://` too.
+    url: Secret,
+    /// What the key begins with; 32 hexadecimal digits follow, new each time.
+    #[serde(default = "prefix")]
+    prefix: String,
+    /// When the value is gone by itself, should nobody delete it: from 1 s to 1 h.
+    #[serde(default = "expire")]
+    expire: Span,
+}
+
+fn prefix() -> String {
+    "checker:".to_owned()
+}
+
+fn expire() -> Span {
+    Span(Duration::from_mins(1))
+}
+
+impl Settings for Cache {
+    const KIND: &'static str = "cache";
+    const EXAMPLE: &'static str = r#"url = "memcached://127.0.0.1:11211""#;
+    const CONTRACT: Contract = Contract::Peer(r#"url = "redis://:S3cret@{peer}""#);
+    type Check = CacheCheck;
+
+    fn build(self) -> Result<CacheCheck, Vec<Mistake>> {
+        let mut mistakes = Vec::new();
+        let store = Store::read(self.url.expose());
+        if let Err(why) = &store {
+            mistakes.push(Mistake::of("url", format!("the URL cannot be used: {why}")));
+        }
+        if self.prefix.len() > LONGEST_PREFIX || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
+            mistakes.push(Mistake::of(
+                "prefix",
+                "it has 200 characters at most, none of them a space, all of them ASCII",
+            ));
+        }
+        if self.expire.0 < Duration::from_secs(1) || self.expire.0 > Duration::from_hours(1) {
+            mistakes.push(Mistake::of("expire", "it is from 1s to 1h"));
+        }
+        match store {
+            Ok(store) if mistakes.is_empty() => {
+                Ok(CacheCheck { store, prefix: self.prefix, expire: self.expire.0 })
+            }
+            _ => Err(mistakes),
+        }
+    }
+}
+
+/// What is asked.
+#[derive(Debug)]
+enum Store {
+    Memcached(Memcached),
+    Redis(crate::redis::Redis),
+}
+
+impl Store {
+    /// By its URL; what is wrong with that says nothing of it.
+    fn read(url: &str) -> Result<Self, String> {
+        if let Some(known) = Memcached::read(url) {
+            return known.map(Self::Memcached).map_err(str::to_owned);
+        }
+        match url.parse() {
+            Ok(url) => Ok(Self::Redis(crate::redis::Redis::new(url))),
+            Err(heartbeat::fleet::Invalid::Scheme) => {
+                Err(format!("{}, memcached://, memcached+unix://", heartbeat::fleet::Invalid::Scheme))
+            }
+            Err(invalid) => Err(invalid.to_string()),
+        }
+    }
+}
+
+/// Asks a cache, over a connection that is kept.
+#[derive(Debug)]
+pub struct CacheCheck {
+    store: Store,
+    prefix: String,
+    expire: Duration,
+}
+
+#[async_trait::async_trait]
+impl Check for CacheCheck {
+    async fn run(&self, deadline: Instant) -> Result<(), Failure> {
+        let mut found = self.ask(deadline).await?;
+        if found.is_torn() {
+            // Where a connection is found dead or a failover goes on, what is asked may be answered in two parts by two servers.
+            found = self.ask(deadline).await?;
+        }
+        found.judge()
+    }
+}
+
+impl CacheCheck {
+    async fn ask(&self, deadline: Instant) -> Result<Found, Failure> {
+        let entry = Entry::new(&self.prefix, self.expire)?;
+        match &self.store {
+            Store::Memcached(server) => server.ask(&entry, deadline).await,
+            Store::Redis(server) => redis::ask(server, &entry, deadline).await,
+        }
+    }
+}
+
+/// What is set.
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    value: String,
+    expire: Duration,
+}
+
+impl Entry {
+    fn new(prefix: &str, expire: Duration) -> Result<Self, Failure> {
+        Ok(Self { key: format!("{prefix}{}", random()?), value: random()?, expire })
+    }
+}
+
+fn random() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    let filled = getrandom::fill(&mut bytes);
+    filled.map_err(|error| Failure::unknown("no random numbers").because(error.to_string()))?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
+/// What a cache did with a value that it took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Found {
+    read: Read,
+    expiry: Expiry,
+    /// Whether something was there to delete.
+    deleted: bool,
+    /// What was there afterwards.
+    after: Read,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Nothing,
+    Same,
+    Other,
+}
+
+/// What a cache says of when a value is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expiry {
+    /// In time.
+    Set,
+    /// Later than asked for.
+    Late,
+    /// Never.
+    Never,
+    /// There is no value.
+    Gone,
+    /// It cannot say.
+    Untold,
+}
+
+impl Found {
+    /// Whether it may be that not all was answered by the same server.
+    fn is_torn(self) -> bool {
+        self.read == Read::Nothing || self.expiry == Expiry::Gone || !self.deleted
+    }
+
+    fn judge(self) -> Result<(), Failure> {
+        let wrong = match self {
+            Self { read: Read::Nothing, .. } | Self { expiry: Expiry::Gone, .. } => {
+                "a value that was just set is not there"
+            }
+            Self { read: Read::Other, .. } => "another value came back than was set",
+            Self { expiry: Expiry::Never, .. } => "the cache lets a value that should expire live for ever",
+            Self { expiry: Expiry::Late, .. } => "the cache lets a value live for longer than it should",
+            Self { deleted: false, .. } => "a value that was just set could not be deleted",
+            Self { after: Read::Same | Read::Other, .. } => "a value is still there after it was deleted",
+            Self { after: Read::Nothing, .. } => return Ok(()),
+        };
+        Err(Failure::failed(wrong))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+
+    fn build(settings: Value) -> Result<CacheCheck, Vec<Mistake>> {
+        from_value::<Cache>(settings).unwrap().build()
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once_and_no_part_of_the_url() {
+        for url in [
+            "http://S3cret",
+            "memcached://me:S3cret@h",
+            "memcached://h:S3cret",
+            "memcached://h/S3cret",
+            "memcached+unix://S3cret",
+            "redis://S3cret@h",
+        ] {
+            let wrong = json!({ "url": url, "prefix": "a b", "expire": "2h" });
+            let mistakes = build(wrong).unwrap_err();
+            let keys: Vec<_> = mistakes.iter().filter_map(|mistake| mistake.key).collect();
+            assert_eq!(keys, ["url", "prefix", "expire"], "{url}");
+            assert!(!format!("{mistakes:?}").contains("S3cret"), "{mistakes:?}");
+        }
+        for url in
+            ["memcached://h", "memcached://[::1]:7/", "memcached+unix:///run/m", "redis+sentinel://a,b/c"]
+        {
+            build(json!({ "url": url })).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_cache_passes_that_does_all_that_a_cache_should() {
+        let good = Found { read: Read::Same, expiry: Expiry::Set, deleted: true, after: Read::Nothing };
+        good.judge().unwrap();
+        Found { expiry: Expiry::Untold, ..good }.judge().unwrap();
+        for (bad, says, torn) in [
+            (Found { read: Read::Nothing, ..good }, "a value that was just set is not there", true),
+            (Found { expiry: Expiry::Gone, ..good }, "a value that was just set is not there", true),
+            (Found { read: Read::Other, ..good }, "another value came back than was set", false),
+            (
+                Found { expiry: Expiry::Never, ..good },
+                "the cache lets a value that should expire live for ever",
+                false,
+            ),
+            (
+                Found { expiry: Expiry::Late, ..good },
+                "the cache lets a value live for longer than it should",
+                false,
+            ),
+            (Found { deleted: false, ..good }, "a value that was just set could not be deleted", true),
+            (Found { after: Read::Same, ..good }, "a value is still there after it was deleted", false),
+        ] {
+            assert_eq!((bad.judge().unwrap_err().reason(), bad.is_torn()), (says, torn));
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A cache that is a memcached, asked in its text protocol.
+//!
+//! Five commands are all that is needed, so they are written here: then they go out in one round trip, a value that was not
+//! stored is told, and an answer of any length takes no more memory than a right one.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::UnixStream;
+
+use super::{Entry, Expiry, Found, Read};
+use crate::check::Failure;
+use crate::net::{Address, Net};
+
+const PORT: u16 = 11_211;
+
+/// The longest line of an answer that is one: a key of 250 bytes and some numbers, or an error.
+const LONGEST_LINE: u64 = 1_024;
+
+/// A memcached, and the connection to it that is kept.
+#[derive(Debug)]
+pub struct Memcached {
+    place: Place,
+    net: Net,
+    kept: Mutex<Option<Link>>,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    Host(Address),
+    Socket(PathBuf),
+}
+
+/// Either kind of socket.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+struct Link(BufReader<Box<dyn Stream>>);
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Link(…)")
+    }
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+enum Trouble {
+    Lost(io::Error),
+    /// It is none that a memcached gives.
+    Garbled,
+    /// The value is not taken, in the server's words.
+    Refused(String),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Lost(error) => Self::failed("the connection to memcached was lost").because(error),
+            Trouble::Garbled => Self::failed("memcached gave no proper answer"),
+            Trouble::Refused(words) => Self::failed(reason(&words)).because(format!("it answered: {words}")),
+        }
+    }
+}
+
+/// Why a value was not taken.
+fn reason(words: &str) -> &'static str {
+    let lower = words.to_ascii_lowercase();
+    if lower.contains("out of memory") {
+        "memcached is full, and takes no values"
+    } else if lower.contains("authenticat") {
+        "memcached wants a user and a password, which this check has not"
+    } else {
+        "memcached takes no value"
+    }
+}
+
+impl Memcached {
+    /// By its URL; `None` where that is of something else.
+    pub fn read(url: &str) -> Option<Result<Self, &'static str>> {
+        let (scheme, rest) = url.split_once("://")?;
+        let place = match scheme {
+            "memcached" => host(rest).map(Place::Host),
+            "memcached+unix" if rest.starts_with('/') => Ok(Place::Socket(rest.into())),
+            "memcached+unix" => Err("a socket is memcached+unix:///PATH"),
+            _ => return None,
+        };
+        Some(place.map(|place| Self { place, net: Net::default(), kept: Mutex::default() }))
+    }
+
+    /// Sets, reads, looks for the expiry, deletes, and reads once more.
+    pub async fn ask(&self, entry: &Entry, deadline: Instant) -> Result<Found, Failure> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        loop {
+            let was_kept = kept.is_some();
+            let mut link = match kept.take() {
+                Some(link) => link,
+                None => self.connect(deadline).await?,
+            };
+            match link.ask(entry).await {
+                Ok(found) => {
+                    *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
+                    return Ok(found);
+                }
+                // It died while nobody used it.
+                Err(Trouble::Lost(_)) if was_kept => {}
+                Err(trouble) => return Err(trouble.into()),
+            }
+        }
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Link, Failure> {
+        let stream: Box<dyn Stream> = match &self.place {
+            Place::Host(address) => {
+                let stream = self.net.connect(address, deadline).await?;
+                // A question is one packet, and no other follows that it could wait for.
+                let set = stream.set_nodelay(true);
+                set.map_err(|error| Failure::failed("the connection to memcached was lost").because(error))?;
+                Box::new(stream)
+            }
+            Place::Socket(path) => {
+                let connected = UnixStream::connect(path).await;
+                Box::new(
+                    connected.map_err(|error| Failure::failed("no connection is accepted").because(error))?,
+                )
+            }
+        };
+        Ok(Link(BufReader::new(stream)))
+    }
+}
+
+fn host(rest: &str) -> Result<Address, &'static str> {
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.contains('@') {
+        return Err("memcached is asked without user and password");
+    }
+    let with_port = || Address::parse(&format!("{rest}:{PORT}"));
+    Address::parse(rest).or_else(with_port).ok_or("it is not memcached://HOST or memcached://HOST:PORT")
+}
+
+impl Link {
+    async fn ask(&mut self, entry: &Entry) -> Result<Found, Trouble> {
+        let Entry { key, value, expire } = entry;
+        let seconds = expire.as_millis().div_ceil(1_000);
+        let asked = format!(
+            "set {key} 0 {seconds} {}\r\n{value}\r\nget {key}\r\nmg {key} t\r\ndelete {key}\r\nget {key}\r\n",
+            value.len()
+        );
+        self.0.write_all(asked.as_bytes()).await?;
+        self.0.flush().await?;
+        let stored = self.line().await?;
+        if stored != "STORED" {
+            return Err(Trouble::refusal(&stored));
+        }
+        let read = self.value(entry).await?;
+        let expiry = expiry(&self.line().await?, seconds)?;
+        let deleted = match self.line().await?.as_str() {
+            "DELETED" => true,
+            "NOT_FOUND" => false,
+            _ => return Err(Trouble::Garbled),
+        };
+        Ok(Found { read, expiry, deleted, after: self.value(entry).await? })
+    }
+
+    /// One line, without its end.
+    async fn line(&mut self) -> Result<String, Trouble> {
+        let mut line = Vec::new();
+        (&mut self.0).take(LONGEST_LINE).read_until(b'\n', &mut line).await?;
+        match line.strip_suffix(b"\r\n") {
+            Some(line) => String::from_utf8(line.to_vec()).map_err(|_| Trouble::Garbled),
+            None if line.len() as u64 == LONGEST_LINE || line.ends_with(b"\n") => Err(Trouble::Garbled),
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+        }
+    }
+
+    /// What `get` answers.
+    async fn value(&mut self, entry: &Entry) -> Result<Read, Trouble> {
+        let line = self.line().await?;
+        if line == "END" {
+            return Ok(Read::Nothing);
+        }
+        // One value of another length can only be another one; how much of it there is, is of no interest.
+        let head = line.strip_prefix("VALUE ").and_then(|rest| rest.strip_prefix(entry.key.as_str()));
+        let length =
+            head.and_then(|head| head.rsplit_once(' ')).and_then(|(_, length)| length.parse::<usize>().ok());
+        if length != Some(entry.value.len()) {
+            return Err(Trouble::Garbled);
+        }
+        let mut value = vec![0; entry.value.len() + b"\r\nEND\r\n".len()];
+        self.0.read_exact(&mut value).await?;
+        match value.strip_suffix(b"\r\nEND\r\n") {
+            Some(value) if value == entry.value.as_bytes() => Ok(Read::Same),
+            Some(_) => Ok(Read::Other),
+            None => Err(Trouble::Garbled),
+        }
+    }
+}
+
+impl Trouble {
+    fn refusal(line: &str) -> Self {
+        let is_one =
+            ["SERVER_ERROR", "CLIENT_ERROR", "ERROR", "NOT_STORED"].iter().any(|word| line.starts_with(word));
+        if !is_one {
+            return Self::Garbled;
+        }
+        Self::Refused(line.chars().take(200).map(|char| if char.is_control() { '?' } else { char }).collect())
+    }
+}
+
+/// What `mg KEY t` answers. Servers before 1.6 and some proxies do not know it.
+fn expiry(line: &str, seconds: u128) -> Result<Expiry, Trouble> {
+    if line == "EN" {
+        return Ok(Expiry::Gone);
+    }
+    if line.contains("ERROR") {
+        return Ok(Expiry::Untold);
+    }
+    let left = line.strip_prefix("HD t").or_else(|| line.strip_prefix("OK t")).ok_or(Trouble::Garbled)?;
+    match left.parse::<u128>() {
+        _ if left == "-1" => Ok(Expiry::Never),
+        Ok(left) if left <= seconds => Ok(Expiry::Set),
+        Ok(_) => Ok(Expiry::Late),
+        Err(_) => Err(Trouble::Garbled),
+    }
+}

@@ -1,0 +1,234 @@
+//! The kind `cache`, of real servers, and of some that only seem to be one.
+
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
+mod servers;
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use servers::{Memcached, Redis, ask, ask_briefly, check};
+use shared::check::Check;
+
+fn cache(url: &str) -> Box<dyn Check> {
+    check("cache", json!({ "url": url }))
+}
+
+/// The reason alone, without what happened.
+async fn reason(check: &dyn Check) -> Result<(), String> {
+    let deadline = Instant::now() + servers::SOON;
+    check.run(deadline).await.map_err(|failure| failure.reason().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
+    let mut server = Redis::start(&[]);
+    let redis = cache(&server.url());
+    assert_eq!(ask(&*redis).await, Ok(()));
+    assert_eq!(server.ask("DBSIZE"), ":0");
+    server.program.freeze();
+    assert_eq!(
+        ask_briefly(&*redis).await.unwrap_err().split(':').next(),
+        Some("Redis did not answer in time")
+    );
+    server.program.signal(Signal::SIGCONT);
+    assert_eq!(ask(&*redis).await, Ok(()));
+    server.program.kill();
+    assert_eq!(reason(&*redis).await, Err("Redis cannot be reached".to_owned()));
+    server.restart();
+    assert_eq!(ask(&*redis).await, Ok(()));
+    // What was kept is dead, and nobody has noticed yet.
+    server.program.kill();
+    server.restart();
+    assert_eq!(ask(&*redis).await, Ok(()));
+    assert_eq!(server.ask("DBSIZE"), ":0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_takes_no_writes_says_why() {
+    let mut primary = Redis::start(&["--repl-diskless-sync-delay", "0"]);
+    let replica = Redis::replica_of(&primary, &[]);
+    let to = cache(&replica.url());
+    assert_eq!(reason(&*to).await, Err("this Redis is a replica that takes no writes: SET".to_owned()));
+    // A failover: it is the primary now, and the connection stands.
+    replica.ask("REPLICAOF NO ONE");
+    assert_eq!(ask(&*to).await, Ok(()));
+    primary.program.kill();
+
+    let server = Redis::start(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]);
+    let to = cache(&server.url());
+    assert_eq!(reason(&*to).await, Err("Redis is full, and takes no writes: SET".to_owned()));
+    server.ask("CONFIG SET maxmemory 0");
+    assert_eq!(ask(&*to).await, Ok(()));
+    server.ask("CONFIG SET min-replicas-to-write 1");
+    assert_eq!(reason(&*to).await, Err("Redis has too few replicas, and takes no writes: SET".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_denied_is_told_and_a_value_that_cannot_be_deleted_expires() {
+    let server = Redis::start(&[]);
+    server.ask("ACL SETUSER probe on >S3cret ~checker:* +set +get +pttl +del");
+    let with = |login: &str| cache(&server.url_of(login));
+    assert_eq!(ask(&*with("probe:S3cret@")).await, Ok(()));
+    let told = ask(&*with("probe:S3cretWr0ng@")).await.unwrap_err();
+    assert!(
+        told.starts_with("Redis does not accept the user or password: ") && !told.contains("S3cret"),
+        "{told}"
+    );
+    let elsewhere = json!({ "url": server.url_of("probe:S3cret@"), "prefix": "other:" });
+    let denied = |name: &str| Err(format!("Redis does not let this user do what is asked: {name}"));
+    assert_eq!(reason(&*check("cache", elsewhere)).await, denied("SET"));
+    assert_eq!(server.ask("DBSIZE"), ":0");
+    server.ask("ACL SETUSER probe -del");
+    assert_eq!(reason(&*with("probe:S3cret@")).await, denied("DEL"));
+    let left: u64 =
+        server.ask("EVAL \"return redis.call('PTTL', redis.call('RANDOMKEY'))\" 0")[1..].parse().unwrap();
+    assert!((1..=60_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn a_memcached_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
+    let mut server = Memcached::start(&[]);
+    let to = cache(&server.url());
+    assert_eq!(ask(&*to).await, Ok(()));
+    let connections = server.number("total_connections");
+    for _ in 0..10 {
+        assert_eq!(ask(&*to).await, Ok(()));
+    }
+    assert_eq!(server.number("total_connections"), connections + 1, "one of them is the test's own");
+    assert_eq!((server.number("curr_items"), server.number("cmd_set")), (0, 11));
+    server.program.freeze();
+    assert_eq!(ask_briefly(&*to).await, Err("timed out".to_owned()));
+    server.program.signal(Signal::SIGCONT);
+    assert_eq!(ask(&*to).await, Ok(()));
+    server.program.kill();
+    assert_eq!(reason(&*to).await, Err("no connection is accepted".to_owned()));
+    server.restart();
+    assert_eq!(ask(&*to).await, Ok(()));
+    // What was kept is dead, and nobody has noticed yet.
+    server.program.kill();
+    server.restart();
+    assert_eq!(ask(&*to).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_memcached_behind_a_socket_is_asked_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket").to_str().unwrap().to_owned();
+    let server = Memcached::start_at_socket(folder, &path);
+    assert_eq!(ask(&*cache(&format!("memcached+unix://{path}"))).await, Ok(()));
+    drop(server);
+    assert_eq!(
+        reason(&*cache(&format!("memcached+unix://{path}"))).await,
+        Err("no connection is accepted".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_memcached_that_takes_no_values_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users").to_str().unwrap().to_owned();
+    std::fs::write(&users, "me:S3cret\n").unwrap();
+    let server = Memcached::start_in(folder, &["-Y", &users]);
+    let wants = "memcached wants a user and a password, which this check has not";
+    assert_eq!(reason(&*cache(&server.url())).await, Err(wants.to_owned()));
+
+    // Full, and told not to make room.
+    let server = Memcached::start(&["-M", "-m", "3"]);
+    let mut filled = String::new();
+    for number in 0..100_000 {
+        write!(filled, "set checker:{number:032} 0 0 32\r\n{number:032}\r\n").unwrap();
+    }
+    let answers = server.ask(&filled, &["SERVER_ERROR"]);
+    assert!(answers.last().unwrap().contains("out of memory"), "{:?}", answers.last());
+    let full = "memcached is full, and takes no values";
+    let to = cache(&server.url());
+    assert_eq!(reason(&*to).await, Err(full.to_owned()));
+    assert_eq!(server.ask("flush_all\r\n", &["OK"]), ["OK"]);
+    assert_eq!(ask(&*to).await, Ok(()));
+}
+
+/// A server that reads one question, with its key and value, and gives this answer to it; the first connection is the last.
+fn peer(answer: impl FnOnce(&str, &str) -> Vec<u8> + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("memcached://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+        let set = lines.next().unwrap();
+        let (key, value) = (set.split(' ').nth(1).unwrap(), lines.next().unwrap());
+        // The check may have heard enough before all is said; then it hangs up.
+        let _ = (&stream).write_all(&answer(key, &value));
+        lines.for_each(drop);
+    });
+    url
+}
+
+#[tokio::test]
+async fn what_only_seems_to_be_a_cache_fails() {
+    const GARBLED: &str = "memcached gave no proper answer";
+    type Answer = fn(&str, &str) -> String;
+    let answers: [(Answer, &str); 12] = [
+        (|_, _| "HTTP/1.1 400 Bad Request\r\n\r\n".to_owned(), GARBLED),
+        (|_, _| "STORED\n".to_owned(), GARBLED),
+        (|_, _| "a".repeat(1 << 20), GARBLED),
+        (|_, _| "ERROR\r\n".to_owned(), "memcached takes no value"),
+        (|_, _| "SERVER_ERROR object too large for cache\r\n".to_owned(), "memcached takes no value"),
+        (|key, _| format!("STORED\r\nVALUE {key} 0 99999999999\r\n"), GARBLED),
+        (|_, value| format!("STORED\r\nVALUE other 0 32\r\n{value}\r\nEND\r\n"), GARBLED),
+        (
+            |key, _| {
+                format!("STORED\r\nVALUE {key} 0 32\r\n{:032}\r\nEND\r\nHD t60\r\nDELETED\r\nEND\r\n", 0)
+            },
+            "another value came back than was set",
+        ),
+        (
+            |key, value| {
+                format!("STORED\r\nVALUE {key} 0 32\r\n{value}\r\nEND\r\nHD t-1\r\nDELETED\r\nEND\r\n")
+            },
+            "the cache lets a value that should expire live for ever",
+        ),
+        (
+            |key, value| {
+                format!("STORED\r\nVALUE {key} 0 32\r\n{value}\r\nEND\r\nHD t61\r\nDELETED\r\nEND\r\n")
+            },
+            "the cache lets a value live for longer than it should",
+        ),
+        (
+            |key, value| {
+                let read = format!("VALUE {key} 0 32\r\n{value}\r\nEND\r\n");
+                format!("STORED\r\n{read}ERROR\r\nDELETED\r\n{read}")
+            },
+            "a value is still there after it was deleted",
+        ),
+        (|_, _| "STORED\r\nEND\r\nHD t\r\n".to_owned(), GARBLED),
+    ];
+    for (answer, says) in answers {
+        let url = peer(move |key, value| answer(key, value).into_bytes());
+        assert_eq!(reason(&*cache(&url)).await, Err(says.to_owned()));
+    }
+    // One before 1.6, which does not tell when a value is gone.
+    let old = peer(|key, value| {
+        format!("STORED\r\nVALUE {key} 0 32\r\n{value}\r\nEND\r\nERROR\r\nDELETED\r\nEND\r\n").into_bytes()
+    });
+    assert_eq!(ask(&*cache(&old)).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_memcached_that_says_half_of_it_ends_at_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = cache(&format!("memcached://{}", listener.local_addr().unwrap()));
+    let holds = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"STOR").unwrap();
+        BufReader::new(stream).lines().map_while(Result::ok).count()
+    });
+    assert_eq!(ask_briefly(&*to).await, Err("timed out".to_owned()));
+    assert_eq!(holds.join().unwrap(), 6, "the connection was kept, or not all was asked");
+}
