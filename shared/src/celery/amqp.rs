@@ -27,7 +27,7 @@ use super::broker::Amqp;
 use super::round::Round;
 use super::{Error, Happening, Names, message};
 
-mod wire;
+pub(crate) mod wire;
 
 /// How long a polite end may take.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -314,9 +314,7 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        if let Some(hangup) = &self.hangup {
-            hangup.hang_up();
-        }
+        self.hangup = None;
         // A name that is just looked up must hold up nobody.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

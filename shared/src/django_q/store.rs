@@ -365,8 +365,25 @@ impl TableStore {
         Ok(Look { now_unix_ms, values: values.collect() })
     }
 
-    /// The rows of these keys and the server's clock, over the connection that stands or a new one.
+    /// The rows of these keys and the server's clock, over the connection that stands; where that turns out to be dead, over
+    /// a new one.
     fn select(&mut self, keys: &[String], until: Instant) -> Result<(u64, Vec<(String, String)>), Untold> {
+        let now = Instant::now();
+        if self.connection.is_some() {
+            // One that does not answer leaves time for a new one.
+            let share = now + until.saturating_duration_since(now) / 3;
+            if let Ok(told) = self.select_once(keys, share) {
+                return Ok(told);
+            }
+        }
+        self.select_once(keys, until)
+    }
+
+    fn select_once(
+        &mut self,
+        keys: &[String],
+        until: Instant,
+    ) -> Result<(u64, Vec<(String, String)>), Untold> {
         let Some(runtime) = &self.runtime else { return Err(Untold::new("the database is closed")) };
         let left = until.saturating_duration_since(Instant::now());
         let (url, table, kept) = (&self.url, &self.table, &mut self.connection);
