@@ -205,8 +205,9 @@ fn a_pulse_with_a_budget_of_its_own_covers_a_long_task_in_the_loop() {
     let (_folder, path) = place();
     let mut worker = Worker::beating_with(&path, "budget=50");
     worker.make("pulse 600");
-    let due = until("the pulse is published", || record(&path).pulse).due_mono_ms;
-    let seen = watched(&path, |record| record.at_mono_ms > due);
+    until("the pulse is published", || record(&path).pulse);
+    let seen =
+        watched(&path, |record| record.pulse.is_some_and(|pulse| record.at_mono_ms > pulse.due_mono_ms));
     assert_eq!(seen, [Verdict::Alive, Verdict::Wedged]);
 }
 
@@ -214,9 +215,12 @@ fn a_task_within_its_deadline_is_never_called_dead() {
     let (_folder, path) = place();
     let mut worker = Worker::beating_with(&path, "promise=10000");
     worker.make("task long-job 1500");
-    let due = until("the task is published", || record(&path).tasks.nearest).due_mono_ms.unwrap();
+    until("the task is published", || record(&path).tasks.nearest);
     assert_eq!(record(&path).status, Status::Busy);
-    let seen = watched(&path, |record| record.at_mono_ms > due);
+    let seen = watched(&path, |record| {
+        let due = record.tasks.nearest.as_ref().and_then(|task| task.due_mono_ms);
+        due.is_some_and(|due| record.at_mono_ms > due)
+    });
     assert_eq!(seen, [Verdict::Alive, Verdict::Overdue]);
     let reason = judged(&path).1;
     assert!(reason.starts_with("its task \"long-job\" was due "), "{reason}");
