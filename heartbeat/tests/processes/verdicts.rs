@@ -68,6 +68,11 @@ fn watched(path: &Path, mut over: impl FnMut(&Record) -> bool) -> Vec<Verdict> {
     seen
 }
 
+/// By the record's own deadline, which is put off by the time in which the machine did not let the worker run.
+fn is_past_its_state(record: &Record) -> bool {
+    record.until_mono_ms.is_some_and(|until| record.at_mono_ms > until)
+}
+
 fn a_killed_worker_is_gone_at_the_very_next_look_zombie_or_reaped() {
     let (_folder, path) = place();
     // With the promise of an hour, so that it cannot be silence that tells.
@@ -262,8 +267,7 @@ fn a_start_past_its_deadline_is_overdue_until_it_is_ready() {
     let (_folder, path) = place();
     let mut worker = Worker::beating_with(&path, "start=600");
     worker.ask("status", "starting");
-    let due = record(&path).until_mono_ms.unwrap();
-    let seen = watched(&path, |record| record.at_mono_ms > due);
+    let seen = watched(&path, is_past_its_state);
     assert_eq!(seen, [Verdict::Starting, Verdict::StartOverdue]);
     worker.make("ready");
     until_verdict(&path, Verdict::Alive);
@@ -281,8 +285,8 @@ fn a_drain_past_its_deadline_is_overdue_and_one_without_never() {
     let begun = record(&path).at_mono_ms;
     assert_eq!(watched(&path, |record| record.at_mono_ms > begun + 300), [Verdict::Draining]);
     worker.make("drain 2000");
-    let due = until("the deadline is published", || record(&path).until_mono_ms);
-    let seen = watched(&path, |record| record.at_mono_ms > due);
+    until("the deadline is published", || record(&path).until_mono_ms);
+    let seen = watched(&path, is_past_its_state);
     assert_eq!(seen, [Verdict::Draining, Verdict::DrainOverdue]);
     worker.make("ready");
     worker.ask("status", "draining");
