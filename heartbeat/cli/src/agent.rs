@@ -28,8 +28,8 @@ const LOOK_GAP: Duration = Duration::from_millis(50);
 /// Between two publications, at least, where something cannot wait for the interval.
 const URGENT_GAP: Duration = Duration::from_millis(100);
 
-/// How much is sent to a Redis that has not answered yet, or not of late. It also teaches Redis the script, of which
-/// it is then told no more than the name.
+/// How much is sent to a Redis that has not answered yet, or not of late: a chance one. It also teaches Redis the script,
+/// of which it is then told no more than the name.
 const PROBE: usize = 1;
 
 /// What one errand adds to the time that a round trip may take.
@@ -110,8 +110,10 @@ struct Pace {
     not_before: Instant,
     backoff: Duration,
     failing: bool,
-    /// Whether Redis has answered the last time.
+    /// Whether Redis has answered the last time, be it by a refusal.
     answered: bool,
+    /// Which were wanted the last time.
+    wanted: Which,
 }
 
 impl Pace {
@@ -127,6 +129,7 @@ impl Pace {
             backoff: LEAST_BACKOFF,
             failing: false,
             answered: false,
+            wanted: Which::All,
         }
     }
 
@@ -141,10 +144,11 @@ impl Pace {
         if self.answered { roster::MOST_ERRANDS } else { PROBE }
     }
 
-    /// Between half and all of a time that doubles.
+    /// Between half and all of a time that doubles, from when the try began: one that waited in vain has waited already.
     fn failed(&mut self, now: Instant) {
         let most = (self.interval * 3 / 2).min(MOST_BACKOFF);
-        self.not_before = now + self.backoff.min(most).mul_f64(0.5 + fraction() / 2.0);
+        let wait = self.backoff.min(most).mul_f64(0.5 + fraction() / 2.0);
+        self.not_before = (self.sent + wait).max(now);
         self.backoff = (self.backoff * 2).min(MOST_BACKOFF);
         self.beats_due = true;
         self.answered = false;
@@ -217,12 +221,16 @@ impl Publisher {
             return;
         };
         let most = self.pace.most();
-        let errands = self.roster.errands(which, most);
+        let errands = match most {
+            PROBE => self.roster.probe(which, fraction()),
+            most => self.roster.errands(which, most),
+        };
         if which == Which::All {
             self.pace.beats_due = errands.len() >= most;
         }
         if !errands.is_empty() {
             self.pace.sent = now;
+            self.pace.wanted = which;
             let until = now + self.pace.patience(errands.len());
             self.carrier.send(errands, until);
         }
@@ -249,12 +257,17 @@ impl Publisher {
             None => {
                 self.pace.backoff = LEAST_BACKOFF;
                 self.pace.answered = true;
-                if std::mem::take(&mut self.pace.failing) {
+                // Among a few urgent ones may be none of those that are refused.
+                if self.pace.wanted == Which::All && std::mem::take(&mut self.pace.failing) {
                     tell(format_args!("heartbeat: Redis at {} is reached again", self.place));
                 }
             }
             Some(error) => {
-                self.pace.failed(now);
+                // Whom Redis refuses holds up nobody else.
+                if outcome.told.is_empty() {
+                    self.pace.failed(now);
+                }
+                self.pace.answered = outcome.answered;
                 if !std::mem::replace(&mut self.pace.failing, true) {
                     tell(format_args!("heartbeat: cannot publish to Redis: {error}; it goes on trying"));
                 }
@@ -273,22 +286,28 @@ impl Publisher {
             && let Some(outcome) = self.carrier.wait(until)
         {
             self.roster.done(&outcome.told);
+            self.pace.answered = outcome.answered;
         }
         let mut errands = self.roster.farewell();
         let first = if self.pace.answered { errands.len() } else { PROBE };
         let rest = errands.split_off(errands.len().min(first));
         for errands in [errands, rest] {
-            if let Err(why) = self.carry(errands, until) {
-                tell(format_args!("heartbeat: cannot withdraw from Redis: {why}"));
+            let (why, answered) = match self.carry(errands, until) {
+                Ok(Outcome { error: None, .. }) => continue,
+                Ok(Outcome { error: Some(error), answered, .. }) => (error.to_string(), answered),
+                Err(late) => (late, false),
+            };
+            tell(format_args!("heartbeat: cannot withdraw from Redis: {why}"));
+            if !answered {
                 return;
             }
         }
     }
 
     /// Carries a last load, and waits for it.
-    fn carry(&mut self, errands: Vec<Errand>, until: Instant) -> Result<(), String> {
+    fn carry(&mut self, errands: Vec<Errand>, until: Instant) -> Result<Outcome, String> {
         if errands.is_empty() {
-            return Ok(());
+            return Ok(Outcome { told: errands, answered: true, error: None });
         }
         let late = || "no answer in time".to_owned();
         if !self.carrier.is_free() {
@@ -296,8 +315,7 @@ impl Publisher {
         }
         self.carrier.send(errands, until);
         // A little more: its own deadline is the better answer.
-        let outcome = self.carrier.wait(until + Duration::from_millis(50)).ok_or_else(late)?;
-        outcome.error.map_or(Ok(()), |error| Err(error.to_string()))
+        self.carrier.wait(until + Duration::from_millis(50)).ok_or_else(late)
     }
 }
 
@@ -305,4 +323,23 @@ impl Publisher {
 fn next(due: Instant, interval: Duration, now: Instant) -> Instant {
     let next = due + interval;
     if next > now { next } else { now + interval }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_try_that_waited_in_vain_has_waited_already() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(Duration::from_secs(10), begun);
+        for _ in 0..10 {
+            pace.sent = begun;
+            pace.failed(begun);
+            assert!(pace.not_before > begun && pace.not_before <= begun + MOST_BACKOFF, "{pace:?}");
+            let late = begun + MOST_BACKOFF;
+            pace.failed(late);
+            assert_eq!(pace.not_before, late);
+        }
+    }
 }

@@ -66,10 +66,14 @@ pub enum Meaning {
 impl Received {
     /// Its meaning to this process. What it was told to ignore, it passes on and thinks nothing of.
     pub fn meaning(self) -> Meaning {
+        self.meaning_where(is_ignored(self.number))
+    }
+
+    fn meaning_where(self, ignored: bool) -> Meaning {
         match self.number {
             libc::SIGCHLD => Meaning::ChildChanged,
             libc::SIGCONT => Meaning::Continue,
-            number if is_ignored(number) => Meaning::Other,
+            _ if ignored => Meaning::Other,
             libc::SIGTERM | libc::SIGINT | libc::SIGQUIT => Meaning::End,
             libc::SIGTSTP if self.from_terminal => Meaning::Suspend,
             _ => Meaning::Other,
@@ -143,12 +147,25 @@ mod tests {
             (libc::SIGHUP, true, Meaning::Other),
             (libc::SIGUSR1, false, Meaning::Other),
             (libc::SIGRTMIN() + 3, false, Meaning::Other),
-            // Ignored by Rust's runtime, so as good an example as any.
-            (libc::SIGPIPE, false, Meaning::Other),
         ];
         for (number, from_terminal, meaning) in cases {
-            assert_eq!(Received { number, from_terminal }.meaning(), meaning, "{number} {from_terminal}");
+            let received = Received { number, from_terminal };
+            assert_eq!(received.meaning_where(false), meaning, "{number} {from_terminal}");
         }
+    }
+
+    #[test]
+    fn what_this_process_was_told_to_ignore_means_nothing_but_that_a_child_changed_or_the_job_goes_on() {
+        for (number, meaning) in [
+            (libc::SIGINT, Meaning::Other),
+            (libc::SIGTSTP, Meaning::Other),
+            (libc::SIGCHLD, Meaning::ChildChanged),
+            (libc::SIGCONT, Meaning::Continue),
+        ] {
+            assert_eq!(Received { number, from_terminal: true }.meaning_where(true), meaning, "{number}");
+        }
+        // Rust's runtime has it ignored.
+        assert_eq!(Received { number: libc::SIGPIPE, from_terminal: false }.meaning(), Meaning::Other);
     }
 
     #[test]

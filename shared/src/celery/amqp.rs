@@ -19,7 +19,7 @@ use lapin::options::{
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer, ErrorKind};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout_at;
 
 use self::wire::Hangup;
@@ -27,7 +27,7 @@ use super::broker::Amqp;
 use super::round::Round;
 use super::{Error, Happening, Names, message};
 
-mod wire;
+pub(crate) mod wire;
 
 /// How long a polite end may take.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -243,7 +243,8 @@ impl Link {
 /// Says farewell, where the broker takes it: it would log an end without a word as a failure of this side.
 impl Drop for Link {
     fn drop(&mut self) {
-        if self.connection.status().connected() {
+        // On a thread of another runtime nothing may wait; there it ends without a word.
+        if self.connection.status().connected() && Handle::try_current().is_err() {
             let farewell = self.connection.close(200, "OK".into());
             // Whatever comes of it, the connection ends with the socket.
             let _ = self.ground.wait(Instant::now() + FAREWELL, farewell);
@@ -325,9 +326,7 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        if let Some(hangup) = &self.hangup {
-            hangup.hang_up();
-        }
+        self.hangup = None;
         // A name that is just looked up must hold up nobody.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

@@ -123,6 +123,18 @@ impl fmt::Display for Amqp {
     }
 }
 
+impl Amqp {
+    /// The host and the port.
+    pub fn address(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
+    /// The certificates to encrypt by, where it is to be encrypted.
+    pub fn tls(&self) -> Option<&Files> {
+        self.tls.as_ref()
+    }
+}
+
 impl Broker {
     /// Whether the certificates that it names can be used.
     pub fn check_files(&self) -> Result<(), Error> {

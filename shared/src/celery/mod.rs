@@ -7,14 +7,14 @@
 //! [`Celery`] connects at the first question and keeps the connection; after a failure it connects anew. Its calls block,
 //! each until its deadline at most.
 
-mod amqp;
+pub(crate) mod amqp;
 mod broker;
 mod error;
 mod message;
 mod redis;
 mod round;
 
-pub use self::broker::{Broker, Invalid};
+pub use self::broker::{Amqp, Broker, Invalid};
 pub use self::error::Error;
 pub use self::message::{Event, Happening};
 pub use self::round::{Replied, Replies};

@@ -6,6 +6,8 @@
 pub mod battery;
 #[cfg(all(feature = "redis", feature = "run"))]
 pub mod cache;
+#[cfg(all(feature = "celery", feature = "run"))]
+pub mod celery;
 #[cfg(feature = "redis")]
 pub mod cluster;
 #[cfg(feature = "run")]
@@ -16,6 +18,8 @@ pub mod cpu;
 pub mod database;
 #[cfg(feature = "run")]
 pub mod disk;
+#[cfg(all(feature = "django-q", feature = "run"))]
+pub mod django_q;
 #[cfg(feature = "dns")]
 pub mod dns;
 #[cfg(feature = "upstream")]
@@ -26,6 +30,8 @@ pub mod http;
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 #[cfg(all(feature = "redis", feature = "run"))]
 pub mod redis;
 #[cfg(feature = "upstream")]
@@ -51,6 +57,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
     #[cfg(feature = "redis")]
     Kind::of::<cache::Cache>(),
+    #[cfg(feature = "celery")]
+    Kind::of::<celery::Celery>(),
     #[cfg(feature = "redis")]
     Kind::of::<cluster::check::Cluster>(),
     Kind::of::<command::Command>(),
@@ -58,6 +66,8 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "database")]
     Kind::of::<database::Settings>(),
     Kind::of::<disk::Disk>(),
+    #[cfg(feature = "django-q")]
+    Kind::of::<django_q::DjangoQ>(),
     #[cfg(feature = "dns")]
     Kind::of::<dns::Dns>(),
     #[cfg(feature = "upstream")]
@@ -67,6 +77,8 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
+    #[cfg(feature = "rabbitmq")]
+    Kind::of::<rabbitmq::RabbitMq>(),
     #[cfg(feature = "redis")]
     Kind::of::<redis::Redis>(),
     #[cfg(feature = "upstream")]

@@ -378,8 +378,26 @@ impl TableStore {
         Ok(Look { now_unix_ms, values: values.collect() })
     }
 
-    /// The rows of these keys, no more than `most` of each, and the server's clock, over the connection that stands or a new one.
+    /// The rows of these keys, no more than `most` of each, and the server's clock, over the connection that stands; where
+    /// that turns out to be dead, over a new one.
     fn select(
+        &mut self,
+        keys: &[String],
+        most: usize,
+        until: Instant,
+    ) -> Result<(u64, Vec<(String, String)>), Untold> {
+        let now = Instant::now();
+        if self.connection.is_some() {
+            // One that does not answer leaves time for a new one.
+            let share = now + until.saturating_duration_since(now) / 3;
+            if let Ok(told) = self.select_once(keys, most, share) {
+                return Ok(told);
+            }
+        }
+        self.select_once(keys, most, until)
+    }
+
+    fn select_once(
         &mut self,
         keys: &[String],
         most: usize,

@@ -9,6 +9,8 @@ mod nginx;
 #[cfg(feature = "storage")]
 mod objects;
 mod postgres;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod redis;
 mod smtp;
 
@@ -34,6 +36,8 @@ pub use nginx::Nginx;
 #[cfg(feature = "storage")]
 pub use objects::{Azurite, S3};
 pub use postgres::Postgres;
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::RabbitMq;
 pub use redis::Redis;
 pub use smtp::Smtp;
 

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heartbeat::fleet::{Beat, Error, Fleets, News, Url};
+use heartbeat::fleet::{Beat, Error, ErrorKind, Fleets, News, Url};
 
 use super::roster::{Errand, What};
 use super::wake::Wake;
@@ -15,8 +15,10 @@ use super::wake::Wake;
 /// What came of a load.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What Redis has accepted.
+    /// What Redis has accepted, or need not be told again.
     pub told: Vec<Errand>,
+    /// Whether it has answered to any of them, be it by a refusal.
+    pub answered: bool,
     /// The first thing that went wrong.
     pub error: Option<Error>,
 }
@@ -104,14 +106,26 @@ fn carry(fleets: &mut Fleets, errands: Vec<Errand>, interval_ms: u64, until: Ins
     let news: Vec<_> =
         errands.iter().zip(&lines).map(|(errand, line)| news(errand, line, interval_ms)).collect();
     let outcomes = fleets.tell(&news, until);
-    let mut outcome = Outcome { told: Vec::with_capacity(errands.len()), error: None };
+    let mut outcome = Outcome { told: Vec::with_capacity(errands.len()), answered: false, error: None };
     for (errand, told) in errands.into_iter().zip(outcomes) {
-        match told {
-            Ok(()) => outcome.told.push(errand),
-            Err(error) => drop(outcome.error.get_or_insert(error)),
+        let Err(error) = told else {
+            outcome.answered = true;
+            outcome.told.push(errand);
+            continue;
+        };
+        outcome.answered |= matches!(error.kind(), ErrorKind::Denied | ErrorKind::Server);
+        // The promise ends what may not be withdrawn.
+        if errand.what == What::Withdrawal && is_for_good(&error) {
+            outcome.told.push(errand);
         }
+        outcome.error.get_or_insert(error);
     }
     outcome
+}
+
+/// Whether it would be refused the next time too: a server that only replicates, or loads, may take it then.
+fn is_for_good(error: &Error) -> bool {
+    matches!(error.code(), Some("NOPERM" | "WRONGTYPE"))
 }
 
 fn news<'a>(errand: &'a Errand, line: &'a [u8], interval_ms: u64) -> News<'a> {

@@ -239,6 +239,34 @@ impl Roster {
 
     /// What is to be told, the most urgent first, each worker once; no more than `most`.
     pub fn errands(&mut self, which: Which, most: usize) -> Vec<Errand> {
+        let errands = self.wanted(which, most);
+        self.attempt(&errands);
+        errands
+    }
+
+    /// One of them all, the one at this part of them, from 0 to 1: for a Redis that has not answered yet. Were it always the
+    /// same, one that never gets there would hold up all others.
+    pub fn probe(&mut self, which: Which, part: f64) -> Vec<Errand> {
+        let mut errands = self.wanted(which, MOST_ERRANDS);
+        if errands.is_empty() {
+            return errands;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+        let index = (part * f64::from(u32::try_from(errands.len()).unwrap_or(u32::MAX))) as usize;
+        let probe = vec![errands.swap_remove(index.min(errands.len() - 1))];
+        self.attempt(&probe);
+        probe
+    }
+
+    /// From now on Redis may know of them.
+    fn attempt(&mut self, errands: &[Errand]) {
+        let ids: HashSet<_> = errands.iter().map(|errand| errand.record.id).collect();
+        for worker in self.workers.values_mut() {
+            worker.attempted |= worker.record().is_some_and(|record| ids.contains(&record.id));
+        }
+    }
+
+    fn wanted(&self, which: Which, most: usize) -> Vec<Errand> {
         let mut errands: Vec<_> = self.leaving.values().take(most).map(Errand::withdrawal).collect();
         let living = self.living_names();
         let mut asked = HashSet::new();
@@ -246,7 +274,7 @@ impl Roster {
             if !urgent && which == Which::Urgent {
                 break;
             }
-            for worker in self.workers.values_mut() {
+            for worker in self.workers.values() {
                 let Some(mut what) = worker.errand() else { continue };
                 let Some(record) = worker.seen.record() else { continue };
                 if worker.is_urgent(what) != urgent || errands.len() >= most || !asked.insert(record.id) {
@@ -257,7 +285,6 @@ impl Roster {
                     what = What::Withdrawal;
                 }
                 errands.push(Errand { record: record.clone(), what, age_ms: worker.age_ms() });
-                worker.attempted = true;
             }
         }
         errands

@@ -62,3 +62,37 @@ fn a_frozen_redis_does_not_hold_up_the_end() {
     assert!(begun.elapsed() < Duration::from_millis(1_100), "{:?}", begun.elapsed());
     assert!(scene.bench.stderr().contains("cannot withdraw from Redis"), "{}", scene.bench.stderr());
 }
+
+#[test]
+fn a_cluster_that_redis_refuses_holds_up_no_other_one() {
+    // Whom an agent tells of first is chance.
+    for _ in 0..3 {
+        let scene = Scene::new();
+        scene.redis.ask::<()>("ACL SETUSER agent on >S3cret ~heartbeat:{c}:* +@all");
+        let url = scene.redis.url().replace("redis://", "redis://agent:S3cret@");
+        let refused = ["x", "y", "z"].map(|name| scene.worker(name).cluster("d").start().unwrap());
+        let _workers = ["a", "b"].map(|name| scene.worker(name).start().unwrap());
+        let agent = crate::bench::start(scene.agent_command(&[]).env("HEARTBEAT_REDIS_URL", url));
+        scene.until_counts(2, 2);
+        until("the refusal is told", || scene.bench.stderr().contains("NOPERM"));
+        refused[0].stop().unwrap();
+        // Without a last word.
+        std::fs::remove_file(scene.file("y")).unwrap();
+        let third = scene.worker("third").start().unwrap();
+        scene.until_counts(3, 3);
+        third.stop().unwrap();
+        scene.until_counts(2, 2);
+        let seqs = || -> Vec<u64> { scene.members().iter().filter_map(|m| Some(m.record()?.seq)).collect() };
+        for _ in 0..3 {
+            let first = seqs();
+            until("all beat on", || seqs().iter().zip(&first).all(|(now, then)| now > then));
+            assert_eq!(scene.counts(), (2, 2, 2));
+        }
+        let told = scene.bench.stderr();
+        assert_eq!(told.matches("cannot publish to Redis").count(), 1, "{told}");
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.exit(), 0);
+        assert_eq!(scene.counts(), (0, 0, 0));
+        assert!(!scene.bench.stderr().contains("S3cret"), "{}", scene.bench.stderr());
+    }
+}

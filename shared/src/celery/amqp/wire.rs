@@ -37,12 +37,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
 pub type Stream = Box<dyn Bytes>;
 
-/// Ends a connection from below, whoever holds it.
+/// Ends a connection from below with its own end, whoever holds it.
 #[derive(Debug)]
 pub struct Hangup(StdStream);
 
-impl Hangup {
-    pub fn hang_up(&self) {
+impl Drop for Hangup {
+    fn drop(&mut self) {
         // It may have ended before.
         let _ = self.0.shutdown(Shutdown::Both);
     }
@@ -50,7 +50,15 @@ impl Hangup {
 
 /// Connects to the first address that answers, and shakes hands.
 pub async fn connect(url: &Amqp, tls: Option<Arc<ClientConfig>>) -> io::Result<(Stream, Hangup)> {
-    let stream = socket(url).await?;
+    encrypt(url, socket(url).await?, tls).await
+}
+
+/// Shakes hands, where the connection is to be encrypted.
+pub async fn encrypt(
+    url: &Amqp,
+    stream: TcpStream,
+    tls: Option<Arc<ClientConfig>>,
+) -> io::Result<(Stream, Hangup)> {
     let hangup = Hangup(stream.as_fd().try_clone_to_owned()?.into());
     let Some(tls) = tls else { return Ok((Box::new(stream.compat()), hangup)) };
     let invalid = |_| io::Error::new(io::ErrorKind::InvalidInput, "no certificate can be for this name");

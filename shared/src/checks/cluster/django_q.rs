@@ -82,17 +82,25 @@ impl Settings {
 
     /// Asks, and judges. Takes no longer than `until`.
     pub fn answer(&self, until: Instant) -> Answer {
-        match self.find(until) {
+        self.answer_from(&mut None, until)
+    }
+
+    /// The same, from a store that is kept from one question to the next.
+    pub fn answer_from(&self, store: &mut Option<Store>, until: Instant) -> Answer {
+        match self.find(store, until) {
             Ok(found) => self.conclude(&found),
             Err(Untold { reason, detail }) => self.question.cannot_tell(reason, detail),
         }
     }
 
-    fn find(&self, until: Instant) -> Result<Found, Untold> {
+    fn find(&self, store: &mut Option<Store>, until: Instant) -> Result<Found, Untold> {
         let cluster = self.question.cluster.as_str();
-        let mut store = Store::new(&self.place)?;
+        let store = match store {
+            Some(store) => store,
+            None => store.insert(Store::new(&self.place)?),
+        };
         let ids = store.list(cluster, until)?;
-        let (now_unix_ms, first) = self.open(&mut store, &ids, until)?;
+        let (now_unix_ms, first) = self.open(store, &ids, until)?;
         let mut found = Found { now_unix_ms, ..Found::default() };
         let mut doubtful = Vec::new();
         for (id, opened) in first {
@@ -104,7 +112,7 @@ impl Settings {
                 Err(refused) => found.known.push((id, Known::Refused(refused))),
             }
         }
-        self.look_again(&mut store, doubtful, &mut found, until)?;
+        self.look_again(store, doubtful, &mut found, until)?;
         Ok(found)
     }
 

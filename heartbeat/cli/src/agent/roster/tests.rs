@@ -182,3 +182,17 @@ fn the_farewell_is_to_whoever_redis_may_know_but_not_to_who_tells_of_itself() {
     let farewell = roster.farewell();
     assert_eq!(farewell.iter().map(|errand| errand.record.worker.as_str()).collect::<Vec<_>>(), ["told"]);
 }
+
+#[test]
+fn any_of_them_may_be_the_probe_and_only_that_one_is_attempted() {
+    let mut roster = Roster::default();
+    assert!(roster.probe(Which::All, 1.0).is_empty());
+    for (id, name) in [(1, "a"), (2, "b"), (3, "c")] {
+        beat(&mut roster, name, id, 1);
+    }
+    let first = roster.probe(Which::All, 0.0);
+    let last = roster.probe(Which::All, 1.0);
+    assert_eq!((first.len(), last.len()), (1, 1));
+    assert_ne!(first[0].record.id, last[0].record.id);
+    assert_eq!(roster.farewell().len(), 2);
+}
