@@ -143,6 +143,13 @@ async fn one_connection_is_kept(rabbit: &RabbitMq) {
         log.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default()).collect();
     assert!(!said.contains("S3cret"));
     drop(kept);
+    // One that turned its connection on a runtime of its own panicked where it was dropped on another.
+    let celery = check("celery", json!({ "broker": rabbit.url(PROBE, "shop"), "min": 0 }));
+    let told = ask(&*celery).await;
+    assert!(told.is_err(), "this user may not make a queue for replies");
+    let celery = check("celery", json!({ "broker": rabbit.url("guest:guest", "shop"), "min": 0 }));
+    assert_eq!(ask(&*celery).await, Ok(()));
+    drop(celery);
 }
 
 async fn an_alarm_is_told_for_as_long_as_it_lasts(rabbit: &RabbitMq) {

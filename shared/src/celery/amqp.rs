@@ -19,7 +19,7 @@ use lapin::options::{
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, Consumer, ErrorKind};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout_at;
 
 use self::wire::Hangup;
@@ -232,7 +232,8 @@ impl Link {
 /// Says farewell, where the broker takes it: it would log an end without a word as a failure of this side.
 impl Drop for Link {
     fn drop(&mut self) {
-        if self.connection.status().connected() {
+        // On a thread of another runtime nothing may wait; there it ends without a word.
+        if self.connection.status().connected() && Handle::try_current().is_err() {
             let farewell = self.connection.close(200, "OK".into());
             // Whatever comes of it, the connection ends with the socket.
             let _ = self.ground.wait(Instant::now() + FAREWELL, farewell);

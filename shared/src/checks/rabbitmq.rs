@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt as _};
 use lapin::options::{BasicPublishOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, Connection, ErrorKind, Event};
+use lapin::{BasicProperties, Channel, Connection, ConnectionStatus, ErrorKind, Event};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::runtime::Handle;
@@ -191,7 +191,9 @@ impl RabbitMqCheck {
         let mut kept = kept?;
         let now = Instant::now();
         let share = now + deadline.saturating_duration_since(now) / 3;
-        let link = kept.0.as_mut().filter(|link| link.connection.status().connected())?;
+        // Who has published before is blocked as soon as there is an alarm: a new connection is told of it anew.
+        let is_usable = |status: &ConnectionStatus| status.connected() && !status.blocked();
+        let link = kept.0.as_mut().filter(|link| is_usable(link.connection.status()))?;
         let found = timeout_at(share.into(), self.ask(link)).await.ok()?.ok()?;
         Some((kept, found))
     }
