@@ -2,7 +2,7 @@
 
 import signal
 
-from scene import CHECKER, PUBLISHER, Proxy
+from scene import Proxy, rights
 
 
 class Outage:
@@ -155,8 +155,8 @@ class Denying(Outage):
     cuts_off = True
 
     def prepare(self, group):
-        for user, rights in (("publisher", PUBLISHER), ("checker", CHECKER)):
-            group.server.ask("ACL", "SETUSER", user, "on", ">S3cret", "~heartbeat:{c}:*", *rights.split())
+        for user in ("publisher", "checker"):
+            group.server.ask("ACL", "SETUSER", user, "on", ">S3cret", "~heartbeat:{c}:*", *rights(user))
 
     def url(self, group, user):
         return f"redis://{user}:S3cret@127.0.0.1:{group.server.port}"

@@ -23,9 +23,12 @@ WORKERS = 5
 TASK_MS = 100
 STEADY = Path(os.environ.get("STEADY_BIN", harness.TARGET / "debug" / "examples" / "steady")).absolute()
 
-# The rights that heartbeat/README.md gives, for each group's cluster.
-PUBLISHER = "+eval +evalsha +time +set +del +zadd +zrem +zcard +zrangebyscore +hset +hsetnx +hget +hdel +pttl +pexpire"
-CHECKER = "+eval +evalsha +time +zcount +zscore +zmscore +zrevrangebyscore +hget +hmget +zscan +mget +getrange"
+
+def rights(of):
+    """The commands that heartbeat/README.md allows to this user."""
+    lines = (harness.REPOSITORY / "heartbeat" / "README.md").read_text().splitlines()
+    [line] = [line for line in lines if line.startswith(f"ACL SETUSER {of} ")]
+    return [word for word in line.split() if word.startswith("+")]
 
 
 class Server:

@@ -18,6 +18,9 @@ use crate::record::Record;
 /// How long a connection is kept that nobody needs.
 const IDLE: Duration = Duration::from_mins(10);
 
+/// How many connections are kept: clusters are named by records, which anybody may write.
+const MOST_CLIENTS: usize = 64;
+
 /// What one beat says to Redis.
 #[derive(Clone, Copy, Debug)]
 pub struct Beat<'a> {
@@ -155,7 +158,8 @@ fn outcome(answer: Answer, place: &str) -> Result<(), Error> {
 ///
 /// Behind one server or Sentinel everything goes over one connection, in one round trip. In a Redis Cluster the keys of two
 /// clusters may lie on two nodes, so there each cluster has a connection and a round trip of its own, one after
-/// another. A connection that was not needed for ten minutes is closed with the next call.
+/// another. A connection that was not needed for ten minutes is closed with the next call; of more than 64 clusters, those
+/// that were told of last keep theirs.
 ///
 /// ```no_run
 /// use std::time::{Duration, Instant};
@@ -197,6 +201,7 @@ impl Fleets {
             let now = Instant::now();
             let share = now + until.saturating_duration_since(now) / left.max(1);
             left = left.saturating_sub(1);
+            self.make_room(&route);
             let fresh = || (Client::new(self.url.clone(), Arc::default()), now);
             let (client, used) = self.clients.entry(route).or_insert_with(fresh);
             *used = now;
@@ -216,6 +221,17 @@ impl Fleets {
         }
         self.clients.retain(|_, (_, used)| used.elapsed() < IDLE);
         outcomes
+    }
+
+    /// Closes the connection that was not needed for the longest time, where one for this route would be too many.
+    fn make_room(&mut self, route: &str) {
+        if self.clients.len() < MOST_CLIENTS || self.clients.contains_key(route) {
+            return;
+        }
+        let oldest = self.clients.iter().min_by_key(|(_, (_, used))| *used).map(|(route, _)| route.clone());
+        if let Some(oldest) = oldest {
+            self.clients.remove(&oldest);
+        }
     }
 
     /// Which news go together.

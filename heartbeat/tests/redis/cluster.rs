@@ -153,6 +153,31 @@ fn the_news_of_many_clusters_reach_the_nodes_that_hold_them() {
 }
 
 #[test]
+fn the_news_of_very_many_clusters_keep_no_more_than_64_connections() {
+    let cluster = Cluster::start();
+    let mut record = Worker::start(&cluster.url()).record();
+    let records: Vec<_> = (0..100)
+        .map(|n| {
+            record.cluster = format!("orders-{n}");
+            record.clone()
+        })
+        .collect();
+    let connected = || -> usize {
+        let clients = |node: &Server| node.ask::<String>("CLIENT LIST TYPE normal").lines().count();
+        cluster.0.iter().map(clients).sum()
+    };
+    let before = connected();
+    let mut fleets = Fleets::new(cluster.url().parse().unwrap());
+    let lost: Vec<_> = records.iter().map(|record| News::Lost { record, silent_ms: 1 }).collect();
+    for _ in 0..2 {
+        let told = fleets.tell(&lost, soon() + SOON);
+        assert!(told.iter().all(Result::is_ok), "{told:?}");
+        until("no more than 64 connections", SOON, || (connected() <= before + 64).then_some(()));
+    }
+    assert!(connected() > before + 32, "hardly any is kept, which shows nothing");
+}
+
+#[test]
 fn a_plain_url_to_a_cluster_says_what_to_write() {
     let cluster = Cluster::start();
     let errors: Vec<_> = cluster

@@ -260,6 +260,9 @@ impl Roster {
 
     /// From now on Redis may know of them.
     fn attempt(&mut self, errands: &[Errand]) {
+        if errands.is_empty() {
+            return;
+        }
         let ids: HashSet<_> = errands.iter().map(|errand| errand.record.id).collect();
         for worker in self.workers.values_mut() {
             worker.attempted |= worker.record().is_some_and(|record| ids.contains(&record.id));
