@@ -4,9 +4,9 @@
 //! which is kept for 3 s. A stat counts by its signature; by its status, whatever the language; and by its time.
 //!
 //! **Time.** The stat was signed by the clock of the worker's host, and is compared with the clock of the server that keeps
-//! it. Where the two agree within [`AHEAD_MS`] and [`OLD_MS`], that is all. Where they do not, the stat is old or a clock is wrong,
+//! it. Where the two agree within `AHEAD_MS` and `OLD_MS`, that is all. Where they do not, the stat is old or a clock is wrong,
 //! and no clock can tell which: so it is looked at again until it has moved on, for as long as a living guard could keep
-//! still ([`STILL`]). Moved on is alive, with a word about the clock.
+//! still (`STILL`). Moved on is alive, with a word about the clock.
 //!
 //! **What it proves.** That the guard turns: it looks after the other processes, restarts one that has ended or that is
 //! past its timeout, and counts what is queued. It does not prove that a worker process, the pusher or the monitor turns:
