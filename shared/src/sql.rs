@@ -86,9 +86,13 @@ impl FromStr for Url {
 
 /// A URL without user, password and options.
 fn place(scheme: &str, rest: &str) -> String {
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    // A password may hold an @ that should have been escaped.
-    let shown = rest.rsplit_once('@').map_or(rest, |(_, shown)| shown);
+    let before = rest.split(['?', '#']).next().unwrap_or_default();
+    // A password may hold a character that should have been escaped.
+    let shown = match before.rsplit_once('@') {
+        Some((_, shown)) => shown,
+        None if rest.contains('@') => "…",
+        None => before,
+    };
     format!("{scheme}://{shown}")
 }
 
@@ -148,6 +152,7 @@ mod tests {
             ("postgres://me:S3cret@h:5433/shop?sslmode=disable", "postgres://h:5433/shop"),
             ("postgresql://h/shop", "postgresql://h/shop"),
             ("mysql://me:S3cret@h/shop", "mysql://h/shop"),
+            ("mysql://me:123?S3cret@h/shop", "mysql://…"),
             ("mariadb://me:S3cret@h/shop?ssl-mode=disabled", "mariadb://h/shop"),
             ("sqlite:///var/lib/shop.db?mode=ro", "sqlite:///var/lib/shop.db"),
         ] {

@@ -91,8 +91,9 @@ def test_one_that_stops_beside_one_that_works_fails_foj_and_not_us(site):
     assert shop.ask("--min", "2").status == "fail"
 
 
-def test_in_french_a_cluster_that_stops_passes_with_foj_and_not_with_us(site):
-    shop = site(REDIS_BROKER, language="fr")
+@pytest.mark.parametrize("place", [REDIS_BROKER, SQLITE_CACHE])
+def test_in_french_a_cluster_that_stops_passes_with_foj_and_not_with_us(site, place):
+    shop = site(place, language="fr")
     cluster, _ = shop.cluster(), shop.until_passes()
     shop.busy_for(15)
     cluster.signal(signal.SIGTERM)
@@ -100,6 +101,15 @@ def test_in_french_a_cluster_that_stops_passes_with_foj_and_not_with_us(site):
     assert answer.status == "fail", answer
     words, passes = shop.foj()
     assert passes, f"it takes no work, and FOJ is content: {words}"
+
+
+def test_which_statuses_are_unhealthy_is_for_who_asks_to_say(site):
+    shop = site(REDIS_BROKER)
+    shop.cluster()
+    shop.until_passes()
+    idle = shop.ask("--unhealthy", "Idle")
+    assert idle.status == "fail" and "no workers take work" in idle.told["reason"], idle
+    assert shop.ask("--unhealthy", "Stopping", "--unhealthy", "Stopped").status == "pass"
 
 
 def test_a_frozen_guard_is_told_by_its_name_however_long_a_cache_keeps_its_word(site):

@@ -206,7 +206,8 @@ impl Amqp {
             Some(url::Host::Ipv6(address)) => address.to_string(),
             _ => return Err(Invalid::Host),
         };
-        if url.fragment().is_some() || url.port() == Some(0) {
+        // An @ there is the end of a password with a / that should have been escaped.
+        if url.fragment().is_some() || url.port() == Some(0) || url.path().contains('@') {
             return Err(Invalid::Host);
         }
         let port = url.port().unwrap_or(if tls { 5_671 } else { 5_672 });
@@ -309,6 +310,7 @@ mod tests {
             ("amqp://:S3cret@h:0", Invalid::Host),
             ("amqp://:S3cret@h:99999", Invalid::Host),
             ("amqp://:S3cret@h/#", Invalid::Host),
+            ("amqp://me:123/S3cret@h/orders", Invalid::Host),
             ("amqp://:S3cret@h/%ff", Invalid::Encoding),
             ("amqp://:S3cret@h/%0a", Invalid::Encoding),
             ("amqp://:S3cret@h//?ca=/a", Invalid::Option),
