@@ -43,12 +43,14 @@ def test_the_configurations_of_the_pages_fit(block):
     assert mistakes(block.text) == []
 
 
-@pytest.mark.parametrize("file", BROKEN, ids=lambda file: file.stem)
-def test_what_is_broken_does_not_fit_where_a_schema_can_tell(file):
+def a_schema_can_tell(file):
     codes = {line.split()[1] for line in file.with_suffix(".expected").read_text().splitlines()}
     # The variables of one file stand for what is wrong, which a schema never sees.
-    if codes <= BEYOND or file.stem == "unset-variables":
-        pytest.skip("a schema cannot tell")
+    return not codes <= BEYOND and file.stem != "unset-variables"
+
+
+@pytest.mark.parametrize("file", filter(a_schema_can_tell, BROKEN), ids=lambda file: file.stem)
+def test_what_is_broken_does_not_fit_where_a_schema_can_tell(file):
     assert mistakes(file.read_text())
 
 
