@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join;
 use heartbeat::fleet::Connection;
-use nix::unistd::gethostname;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::cluster::celery::{How, Settings as Workers};
+use super::cluster::check::host;
 use super::cluster::{Answer, Policy, Question, Queue};
 use super::worker::Want;
 use crate::celery::{Broker, Celery as Line, Names};
@@ -104,15 +104,6 @@ impl Settings for Celery {
         let line = Arc::new(Mutex::new(workers.celery()));
         Ok(CeleryCheck { workers, line, backend, solo: Solo::default() })
     }
-}
-
-/// The name of a host, as Celery's workers bear it.
-fn host(name: &str) -> Result<String, &'static str> {
-    if name != "self" {
-        return Ok(name.to_owned());
-    }
-    let own = gethostname().ok().and_then(|own| own.into_string().ok());
-    own.filter(|own| !own.is_empty()).ok_or("this host does not tell its name")
 }
 
 /// Asks, over connections that are kept.

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use heartbeat::fleet;
-use nix::unistd::gethostname;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::cluster::check::host;
 use super::cluster::django_q::{STATUSES, Settings as Question};
 use super::cluster::{Answer, Share};
 use super::worker::{Unknown, Want};
@@ -167,15 +167,6 @@ fn one_server(key: &'static str, text: &str) -> Result<fleet::Url, Mistake> {
         return Err(Mistake::of(key, "Django-Q2 keeps no stats in a Redis Cluster"));
     }
     Ok(url)
-}
-
-/// The name of a host, as its workers tell it.
-fn host(name: &str) -> Result<String, &'static str> {
-    if name != "self" {
-        return Ok(name.to_owned());
-    }
-    let own = gethostname().ok().and_then(|own| own.into_string().ok());
-    own.filter(|own| !own.is_empty()).ok_or("this host does not tell its name")
 }
 
 /// Asks, over a connection that is kept.

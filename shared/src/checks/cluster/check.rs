@@ -117,8 +117,8 @@ impl Settings for Cluster {
     }
 }
 
-/// The name of a host, as its workers publish it.
-fn host(name: &str) -> Result<String, &'static str> {
+/// The name of a host, as its workers tell it; `self` is this one.
+pub(crate) fn host(name: &str) -> Result<String, &'static str> {
     if name != "self" {
         return Ok(name.to_owned());
     }
