@@ -117,18 +117,13 @@ fn the_format_is_the_one_that_is_asked_for_and_no_header_is_an_error_of_the_serv
         ("", "Accept: application/health+json\r\n", 200, "application/health+json"),
         ("?format=text", "Accept: application/json\r\n", 200, "text/plain; charset=utf-8"),
         ("?format=health+json", "", 200, "application/health+json"),
-        ("", "Accept: \u{7f}garbage;;;q=,,\"\r\n", 200, "application/json"),
+        ("", "Accept: garbage;;;q=,,\"\r\n", 200, "application/json"),
         ("", "Accept: image/png\r\n", 406, "application/json"),
         ("?format=png", "", 406, "application/json"),
         ("?format=%ff%00", "", 406, "application/json"),
     ] {
         let told = content(&format!("/readyz{query}"), accept);
-        let printable = accept.contains('\u{7f}');
-        // hyper takes no DEL in a header: that is the client's error.
-        assert!(
-            told == (status, kind.to_owned()) || printable && told.0 == 400,
-            "{query} {accept}: {told:?}"
-        );
+        assert_eq!(told, (status, kind.to_owned()), "{query} {accept}");
     }
     let bytes = server
         .send(b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\nAccept: \xff\xfe/\xff\r\n\r\n");
