@@ -3,6 +3,9 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
 mod dnsmasq;
+mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_peer;
 mod mariadb;
 mod memcached;
 mod nginx;
@@ -30,6 +33,9 @@ use shared::checks::KINDS;
 use tempfile::TempDir;
 
 pub use dnsmasq::Dnsmasq;
+pub use kafka::Kafka;
+#[cfg(feature = "kafka")]
+pub use kafka_peer::KafkaPeer;
 pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nginx::Nginx;
