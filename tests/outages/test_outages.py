@@ -25,6 +25,9 @@ def both(names):
 HIDDEN = both([outage.name for outage in OUTAGES if outage.hides])
 # For a machine that does much else.
 SLACK = 0.5
+# A beat that has just missed a round of the agent's waits for the next one: so an interval of the worker's and one of the
+# agent's, and the time that the round itself takes.
+ROUND = 0.2
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_every_worker_is_back_within_two_intervals_of_the_return(group):
     assert group.returns
     for moment in group.returns:
         assert len(moment.back) == WORKERS, f"not back: {moment}"
-        assert moment.slowest() <= 2 * INTERVAL, moment
+        assert moment.slowest() <= 2 * INTERVAL + (ROUND if group.name in BY_AGENT else 0), moment
     after = [answer for answer in group.cluster if answer.asked >= group.over]
     assert after and all(answer.said["status"] == "pass" for answer in after), after
     ready = [answer for answer in group.ready if answer.asked >= group.over]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use heartbeat::fleet::{ErrorKind, Fleet};
 
+use crate::access::rights;
 use crate::servers::{SOON, Server, soon, until};
 use crate::worker::{INTERVAL, Witness, Worker, builder};
 
@@ -169,6 +170,33 @@ fn a_service_that_no_sentinel_knows_and_sentinels_that_are_not_there_are_told() 
     assert!(error.to_string().contains("knows no master of other"), "{error}");
     let mut nobody = Fleet::new("redis+sentinel://127.0.0.1:1/orders".parse().unwrap(), "c");
     assert_eq!(nobody.count(&[], soon()).expect_err("nobody").kind(), ErrorKind::Unreachable);
+}
+
+#[test]
+fn the_least_rights_suffice_behind_a_sentinel_and_on_it() {
+    let (mut master, replica, sentinel) = group();
+    for (server, user) in [&master, &replica].into_iter().flat_map(|server| [(server, "publisher"), (server, "checker")]) {
+        server.ask::<()>(&format!("{} +role", rights(user)));
+    }
+    sentinel.ask::<()>(&rights("watcher"));
+    sentinel.ask::<()>("ACL SETUSER default off");
+    let url = |user: &str| {
+        let port = sentinel.port;
+        format!("redis+sentinel://{user}:S3cret@127.0.0.1:{port}/orders?sentinel_user=watcher&sentinel_password=S3cret")
+    };
+    let worker = Worker::start(&url("publisher"));
+    worker.wait_published();
+    master.kill();
+    let before = worker.record().at_mono_ms;
+    until("a beat at the new master", SOON, || {
+        let stat = worker.record().stat?;
+        (stat.ok_mono_ms > before + 500 && stat.failures == 0).then_some(())
+    });
+    let mut checker = Fleet::new(url("checker").parse().unwrap(), "c");
+    assert_eq!(checker.count(&["mail"], soon()).unwrap().queues, [1]);
+    assert_eq!(checker.place(), format!("127.0.0.1:{}", replica.port));
+    let denied: Vec<redis::Value> = replica.ask("ACL LOG");
+    assert!(denied.is_empty(), "{denied:?}");
 }
 
 #[test]
