@@ -79,7 +79,8 @@ fn another_database_than_0_asks_for_one_right_more() {
     redis.ask::<()>(&rights("publisher"));
     redis.ask::<()>(&rights("checker"));
     let url = |user| format!("{}/3", url(&redis, user, "S3cret"));
-    let count = |user| Fleet::new(url(user).parse().unwrap(), "c").count(&[], soon()).map(|counts| counts.ready);
+    let count =
+        |user| Fleet::new(url(user).parse().unwrap(), "c").count(&[], soon()).map(|counts| counts.ready);
     let worker = Worker::with(builder().redis(url("publisher")).interval(Duration::from_millis(50)));
     worker.wait_failing();
     assert_eq!(count("checker").expect_err("a denial").kind(), ErrorKind::Denied);

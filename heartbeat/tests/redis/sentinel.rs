@@ -88,7 +88,10 @@ const FLEET: usize = 20;
 
 /// Longer than a failover takes here: 0.5 s until the Sentinel acts, 1 s at most until it begins, and 1 s until it names the
 /// new master.
-const PATIENT: Duration = Duration::from_secs(8);
+const PATIENT: Duration = Duration::from_secs(15);
+
+/// How long a checker waits that only looks by.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// What was seen of a failover from a master that was killed.
 #[derive(Debug)]
@@ -123,7 +126,7 @@ fn failover(unheard: Duration) -> Failover {
     let back = until("all are back", SOON, || {
         for checker in &mut checkers {
             // Who gets an answer is never told that anybody is lost.
-            if let Ok(counts) = checker.count(&[], Instant::now() + Duration::from_millis(200)) {
+            if let Ok(counts) = checker.count(&[], Instant::now() + GLANCE) {
                 assert_eq!((counts.fresh, counts.lost), (FLEET as u64, 0), "after {:?}", killed.elapsed());
             }
         }
@@ -141,9 +144,12 @@ fn failover(unheard: Duration) -> Failover {
 fn a_failover_loses_beats_that_were_not_replicated_and_those_of_its_own_duration_and_no_worker() {
     for (unheard, least) in [(Duration::ZERO, 0), (INTERVAL * 3, 2 * FLEET as u64)] {
         let seen = failover(unheard);
-        eprintln!("{FLEET} workers, interval {INTERVAL:?}, replica deaf for {unheard:?} before the kill: {seen:.2?}");
+        eprintln!(
+            "{FLEET} workers, interval {INTERVAL:?}, replica deaf for {unheard:?} before the kill: {seen:.2?}"
+        );
         assert!((least..=least + 2 * FLEET as u64).contains(&seen.beats_lost), "{seen:?}");
-        assert!(seen.back <= seen.named + 2 * INTERVAL, "{seen:?}");
+        // Between two looks both checkers may have waited in vain.
+        assert!(seen.back <= seen.named + 2 * INTERVAL + 2 * GLANCE, "{seen:?}");
         assert!(seen.back <= PATIENT - unheard, "{seen:?}");
     }
 }
@@ -175,14 +181,18 @@ fn a_service_that_no_sentinel_knows_and_sentinels_that_are_not_there_are_told() 
 #[test]
 fn the_least_rights_suffice_behind_a_sentinel_and_on_it() {
     let (mut master, replica, sentinel) = group();
-    for (server, user) in [&master, &replica].into_iter().flat_map(|server| [(server, "publisher"), (server, "checker")]) {
+    for (server, user) in
+        [&master, &replica].into_iter().flat_map(|server| [(server, "publisher"), (server, "checker")])
+    {
         server.ask::<()>(&format!("{} +role", rights(user)));
     }
     sentinel.ask::<()>(&rights("watcher"));
     sentinel.ask::<()>("ACL SETUSER default off");
     let url = |user: &str| {
         let port = sentinel.port;
-        format!("redis+sentinel://{user}:S3cret@127.0.0.1:{port}/orders?sentinel_user=watcher&sentinel_password=S3cret")
+        format!(
+            "redis+sentinel://{user}:S3cret@127.0.0.1:{port}/orders?sentinel_user=watcher&sentinel_password=S3cret"
+        )
     };
     let worker = Worker::start(&url("publisher"));
     worker.wait_published();

@@ -39,7 +39,8 @@ impl Arrivals {
     /// Those after the first ones.
     fn since(self, first: Duration) -> (usize, Self) {
         let begun = self.0[0].0;
-        let later: Vec<_> = self.0.into_iter().skip_while(|(at, _)| at.duration_since(begun) < first).collect();
+        let later: Vec<_> =
+            self.0.into_iter().skip_while(|(at, _)| at.duration_since(begun) < first).collect();
         (later[0].1, Self(later))
     }
 
@@ -97,7 +98,8 @@ fn welcome(redis: &mut Server) -> (Arrivals, Duration) {
         let stats: String = redis::cmd("INFO").arg("stats").query(&mut connection).expect("its numbers");
         let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
         arrivals.note(line.expect("a line").parse::<usize>().expect("a number") - 2);
-        let there: usize = redis::cmd("ZCARD").arg("heartbeat:{c}:workers").query(&mut connection).expect("a count");
+        let there: usize =
+            redis::cmd("ZCARD").arg("heartbeat:{c}:workers").query(&mut connection).expect("a count");
         (there == FLEET).then_some(())
     });
     (arrivals, returned.elapsed())

@@ -98,7 +98,8 @@ fn a_file_that_turns_into_no_beat_file_and_back_is_one_worker_and_nobody_is_lost
 
 /// Fills the queue in which the kernel keeps events for whoever watches the folder, and does not read them.
 fn overflow(scene: &Scene) {
-    let most: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    let most: usize =
+        fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
     let gate = Arc::new(Mutex::new(()));
     let lost: Arc<AtomicBool> = Arc::default();
     let (reader, seen) = (Arc::clone(&gate), Arc::clone(&lost));
