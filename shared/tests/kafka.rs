@@ -15,7 +15,7 @@ use rcgen::generate_simple_self_signed;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use servers::{Kafka, KafkaPeer, SOON, ask, ask_briefly, ask_within, check, free_port};
+use servers::{DUPE, Kafka, KafkaPeer, SOON, ask, ask_briefly, ask_within, check, free_port};
 use shared::check::Check;
 
 fn settings(kafka: &Kafka, more: Value) -> Value {
@@ -233,6 +233,15 @@ async fn a_login_is_accepted_with_the_right_user_and_password_alone() {
     let open = KafkaPeer::start(None, None);
     let reason = ask(&*login(&open, "PLAIN", "sh,op=", "S3cret/ü")).await;
     assert_eq!(reason, told("the broker takes no login here"));
+}
+
+#[tokio::test]
+async fn a_broker_that_does_not_know_the_password_is_not_believed() {
+    for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-512"] {
+        let peer = KafkaPeer::start(Some(mechanism), None);
+        let reason = ask(&*login(&peer, mechanism, DUPE, "S3cret/ü")).await;
+        assert_eq!(reason, told("the broker does not know the password itself"));
+    }
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ use tempfile::TempDir;
 pub use dnsmasq::Dnsmasq;
 pub use kafka::Kafka;
 #[cfg(feature = "kafka")]
-pub use kafka_peer::KafkaPeer;
+pub use kafka_peer::{DUPE, KafkaPeer};
 pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nginx::Nginx;
