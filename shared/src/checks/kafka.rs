@@ -206,7 +206,8 @@ impl KafkaCheck {
             match metadata.topics.get(name) {
                 Some(topic) if topic.error == 0 => self.judge_topic(name, topic, findings),
                 told => {
-                    fail(findings, format!("topic {name} {}", words(told.map_or(3, |topic| topic.error))))
+                    let error = told.map_or(3, |topic| topic.error);
+                    fail(findings, format!("topic {name} {}", words(error)));
                 }
             }
         }
@@ -327,7 +328,7 @@ impl<'a> Lag<'a> {
 }
 
 /// All of them, or the first that has none.
-fn known<'a>(offsets: message::Offsets<'a>) -> Result<Offsets<'a>, Failure> {
+fn known(offsets: message::Offsets<'_>) -> Result<Offsets<'_>, Failure> {
     let each = offsets.into_iter().map(|((topic, index), offset)| {
         let refused = |code| {
             let reason = format!("partition {index} of topic {topic} {}", words(code));

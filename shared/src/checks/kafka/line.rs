@@ -64,7 +64,7 @@ impl Line {
         self.stream.flush().await.map_err(ended)?;
         let mut head = [0; 8];
         self.stream.read_exact(&mut head[..4]).await.map_err(ended)?;
-        let length = length(&head, request.most)?;
+        let length = length(head, request.most)?;
         self.stream.read_exact(&mut head[4..]).await.map_err(ended)?;
         if head[4..] != self.number.to_be_bytes() {
             return Err(Failure::failed(NO_BROKER).because("an answer to another question"));
@@ -88,7 +88,7 @@ fn frame(request: &Request, number: i32) -> Vec<u8> {
 }
 
 /// How many bytes come after an answer's head.
-fn length(head: &[u8; 8], most: usize) -> Result<u64, Failure> {
+fn length(head: [u8; 8], most: usize) -> Result<u64, Failure> {
     let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
     match length.checked_sub(4) {
         Some(rest) if usize::try_from(rest).is_ok_and(|rest| rest <= most) => Ok(rest.into()),
