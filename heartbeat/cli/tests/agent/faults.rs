@@ -112,9 +112,8 @@ fn late(redis: &str) -> (String, Arc<AtomicU64>) {
         for client in listener.incoming().flatten() {
             let Ok(server) = TcpStream::connect(&server) else { continue };
             let (from, to, by) = (server.try_clone().unwrap(), client.try_clone().unwrap(), Arc::clone(&by));
-            thread::spawn(move || {
-                carry(from, to, || thread::sleep(Duration::from_millis(by.load(Ordering::Relaxed))))
-            });
+            let wait = move || thread::sleep(Duration::from_millis(by.load(Ordering::Relaxed)));
+            thread::spawn(move || carry(from, to, wait));
             thread::spawn(move || carry(client, server, || {}));
         }
     });
