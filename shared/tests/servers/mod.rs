@@ -34,7 +34,7 @@ pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nginx::Nginx;
 #[cfg(feature = "storage")]
-pub use objects::{Azurite, S3};
+pub use objects::{Azurite, GoogleStorage, S3, SigningS3};
 pub use postgres::Postgres;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitMq;
@@ -139,6 +139,13 @@ pub fn node_program(name: &str) -> Command {
     let program = installed.join("node_modules/.bin").join(name);
     assert!(program.exists(), "{} is missing: tests/run installs it", program.display());
     Command::new(program)
+}
+
+/// The Python of the packages in `tests/requirements.txt`, which `tests/run` installs.
+pub fn python() -> Command {
+    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tests-python/bin/python");
+    assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
+    Command::new(python)
 }
 
 /// The check that a configuration would make of these settings.
