@@ -1,5 +1,6 @@
 """The kind of check `cache` in a table that Django made: what it writes is what Django writes, and nothing of it stays."""
 
+import json
 import subprocess
 import sys
 
@@ -44,6 +45,16 @@ cache.set("ours", value)
 print(json.dumps([bare, value, stored == again, cache.has_key(bare), left]))
 """
 
+# What is in the table after the check, beside what Django has put there.
+LEFT = """
+import json
+from django.core.cache import cache
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("SELECT cache_key FROM " + connection.ops.quote_name("shop cache"))
+    print(json.dumps([cache.get("own"), [key for key, in cursor.fetchall()]]))
+"""
+
 
 class Shop(Site):
     def cache(self, table=TABLE):
@@ -86,13 +97,11 @@ def test_what_is_set_in_a_table_is_what_django_sets_and_reads_and_nothing_of_it_
     shop.sql(*COPY[shop.kind])
     told = shop.asked()
     assert told.passes, told
-    bare, value, same, there, left = eval_json(shop.run(READ, table="seen"))
+    bare, value, same, there, left = json.loads(shop.run(READ, table="seen"))
     assert bare.startswith("checker:") and len(bare) == len("checker:") + 32
     assert len(value) == 32 and same and there
     assert 50 < left <= 60
-    kept = shop.run("from django.core.cache import cache; print(cache.get('own'), end='; ')\nfrom django.db import connection as c\n"
-                    "with c.cursor() as cursor:\n    cursor.execute('SELECT cache_key FROM ' + c.ops.quote_name('shop cache')); print(cursor.fetchall())")
-    assert kept.strip() == "[1, 'two']; [('shop:3:own',)]"
+    assert json.loads(shop.run(LEFT)) == [[1, "two"], ["shop:3:own"]]
 
 
 def test_a_cache_without_its_table_fails_until_django_has_made_it(shop):
@@ -103,9 +112,3 @@ def test_a_cache_without_its_table_fails_until_django_has_made_it(shop):
     assert (told.status, told.reason) == ("fail", "a table is missing"), told
     shop.make_table()
     assert shop.asked().passes
-
-
-def eval_json(text):
-    import json
-
-    return json.loads(text)

@@ -1,7 +1,7 @@
 //! A cache that is a table of a database, as Django's `DatabaseCache` keeps it.
 //!
-//! All is done in one transaction, which is committed once the value is gone again: the value is as Django would write it,
-//! nobody else ever sees it, and whatever fails in between leaves nothing behind.
+//! All is done in one transaction, which is committed once the value is gone again, and else rolled back: the value is as
+//! Django would write it, nobody else ever sees it, and whatever fails in between leaves nothing behind.
 
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,7 @@ impl Django {
         };
         format!(
             "{begin}; INSERT INTO {table} (cache_key, value, expires) VALUES ('{}', '{stored}', {expires}); \
-             SELECT 'read', value, {left} {at}; {delete}; SELECT 'after', value {at}; COMMIT",
+             SELECT 'read', value, {left} {at}; {delete}; SELECT 'after', value {at}",
             self.keys.key(&entry.key)
         )
     }
@@ -117,8 +117,12 @@ impl Question for Asked<'_> {
         let entry = Entry::new(self.prefix, self.expire)?;
         let stored = STANDARD.encode(pickled(&entry.value));
         let rows = connection.rows(&self.django.statements(&entry, &stored)).await?;
-        found(&rows, &stored, self.expire)
-            .ok_or_else(|| Trouble::new(What::Nonsense, "something else came than was asked for").into())
+        let found = found(&rows, &stored, self.expire).ok_or_else(|| {
+            Failure::from(Trouble::new(What::Nonsense, "something else came than was asked for"))
+        })?;
+        let is_gone = found.deleted && found.after == Read::Nothing;
+        connection.rows(if is_gone { "COMMIT" } else { "ROLLBACK" }).await?;
+        Ok(found)
     }
 }
 
