@@ -16,7 +16,7 @@ use super::trouble::{Trouble, What, contained};
 const MOST_ROWS: usize = 100_000;
 
 /// The most text of an answer, in bytes.
-const MOST_TEXT: usize = 16 << 20;
+const MOST_TEXT: usize = 8 << 20;
 
 /// A connection, to one of the databases that there are.
 #[derive(Debug)]

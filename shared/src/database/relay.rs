@@ -14,8 +14,8 @@ use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::{UnixListener, UnixStream};
 
-/// What a server may say in all to one question, or while it lets somebody in. The longest answer that is read is a third less.
-pub const MOST: usize = 24 << 20;
+/// What a server may say in all to one question, or while it lets somebody in. The longest answer that is read is half of it.
+pub const MOST: usize = 16 << 20;
 
 /// How much goes over at once.
 const AT_ONCE: usize = 16 << 10;
