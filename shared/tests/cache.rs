@@ -266,16 +266,13 @@ async fn a_table_of_postgresql_fails_for_want_of_a_right_an_answer_or_a_server_a
     assert_eq!(ask_briefly(&*cache).await, Err("timed out".to_owned()));
     server.signal_all(Signal::SIGCONT);
     assert_eq!(ask(&*cache).await, Ok(()));
-    server.sql("ALTER SYSTEM SET default_transaction_read_only = on");
-    server.sql(
-        "SELECT pg_reload_conf(), pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'probe'",
-    );
-    until_told(&*cache, Err("the database takes no writes")).await;
-    server.sql("ALTER SYSTEM RESET default_transaction_read_only");
-    server.sql(
-        "SELECT pg_reload_conf(), pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'probe'",
-    );
-    until_told(&*cache, Ok(())).await;
+    let out = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'probe'";
+    for (read_only, told) in [("on", Err("the database takes no writes")), ("off", Ok(()))] {
+        server.sql(&format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}"));
+        server.sql("SELECT pg_reload_conf()");
+        server.sql(out);
+        until_told(&*cache, told).await;
+    }
     server.program.kill();
     assert_eq!(reason(&*cache).await, Err("no connection can be made".to_owned()));
     server.restart();

@@ -117,7 +117,7 @@ impl Question for Asked<'_> {
         let entry = Entry::new(self.prefix, self.expire)?;
         let stored = STANDARD.encode(pickled(&entry.value));
         let rows = connection.rows(&self.django.statements(&entry, &stored)).await?;
-        let found = found(&rows, &stored, self.expire).ok_or_else(|| {
+        let found = found(&rows, &stored, self.expire.as_secs()).ok_or_else(|| {
             Failure::from(Trouble::new(What::Nonsense, "something else came than was asked for"))
         })?;
         let is_gone = found.deleted && found.after == Read::Nothing;
@@ -136,7 +136,7 @@ fn pickled(text: &str) -> Vec<u8> {
 }
 
 /// `None` for what no database answers.
-fn found(rows: &[Row], stored: &str, expire: Duration) -> Option<Found> {
+fn found(rows: &[Row], stored: &str, seconds: u64) -> Option<Found> {
     let row = |name| rows.iter().find(|row| row.get(0) == Some(name));
     let read = |row: Option<&Row>| match row.map(|row| row.get(1)) {
         None => Read::Nothing,
@@ -149,7 +149,7 @@ fn found(rows: &[Row], stored: &str, expire: Duration) -> Option<Found> {
             None => Expiry::Never,
             Some(Ok(left)) => match u64::try_from(left) {
                 Err(_) => Expiry::Gone,
-                Ok(left) if left <= expire.as_secs() => Expiry::Set,
+                Ok(left) if left <= seconds => Expiry::Set,
                 Ok(_) => Expiry::Late,
             },
             Some(Err(_)) => return None,
