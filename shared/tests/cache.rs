@@ -285,7 +285,7 @@ async fn until_told(check: &dyn Check, wanted: Result<(), &str>) {
     let begun = Instant::now();
     loop {
         let told = reason(check).await;
-        if told.as_ref().map(|()| ()).map_err(String::as_str) == wanted {
+        if told.as_ref().copied().map_err(String::as_str) == wanted {
             return;
         }
         assert!(begun.elapsed() < servers::SOON, "{told:?} where {wanted:?} is wanted");

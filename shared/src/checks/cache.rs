@@ -112,7 +112,7 @@ impl Cache {
     fn table(&self, table: &str) -> Result<Store, Vec<Mistake>> {
         let version = self.version.unwrap_or(CacheKeys::default().version);
         let keys = CacheKeys { prefix: self.key_prefix.clone().unwrap_or_default(), version };
-        Ok(Store::Django(Django::new(self.url.expose(), table, keys, &self.prefix)?))
+        Django::new(self.url.expose(), table, keys, &self.prefix).map(|cache| Store::Django(Box::new(cache)))
     }
 
     #[cfg(not(feature = "database"))]
@@ -126,7 +126,7 @@ impl Cache {
 #[derive(Debug)]
 enum Store {
     #[cfg(feature = "database")]
-    Django(Django),
+    Django(Box<Django>),
     Memcached(Memcached),
     Redis(crate::redis::Redis),
 }

@@ -132,7 +132,7 @@ impl Place {
                 let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
                 let (mut line, socket) = self.line(server, &name)?;
                 let options = options.as_ref().clone().socket(socket);
-                let connection = line.contained(PgConnection::connect_with(&options), true).await?;
+                let connection = line.contained(Box::pin(PgConnection::connect_with(&options)), true).await?;
                 Ok(Connection::Postgres(connection, line))
             }
             Driver::Mysql(options) => {
@@ -140,7 +140,8 @@ impl Place {
                 let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
                 let (mut line, socket) = self.line(server, "")?;
                 let options = options.as_ref().clone().socket(socket);
-                let connection = line.contained(MySqlConnection::connect_with(&options), true).await?;
+                let connection =
+                    line.contained(Box::pin(MySqlConnection::connect_with(&options)), true).await?;
                 Ok(Connection::Mysql(connection, line))
             }
             Driver::Sqlite { file, access, looking } => {

@@ -24,11 +24,14 @@ const AT_ONCE: usize = 16 << 10;
 pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
 
+/// What comes from one side, and what goes there.
+type Halves<T> = (ReadHalf<T>, WriteHalf<T>);
+
 /// The way to one server.
 pub struct Relay {
     name: String,
     driver: Driver,
-    server: (ReadHalf<Box<dyn Stream>>, WriteHalf<Box<dyn Stream>>),
+    server: Halves<Box<dyn Stream>>,
     to_driver: Carried,
     to_server: Carried,
     room: usize,
@@ -37,7 +40,7 @@ pub struct Relay {
 /// The driver's end.
 enum Driver {
     Awaited(UnixListener),
-    There(ReadHalf<UnixStream>, WriteHalf<UnixStream>),
+    There(Halves<UnixStream>),
     /// Nothing comes from there, and nothing goes there any more.
     Gone,
 }
@@ -95,10 +98,9 @@ impl Relay {
     /// Until one side hangs up or the server has said too much. It may be dropped and called again at any time.
     async fn carry(&mut self) -> io::Result<()> {
         if let Driver::Awaited(listener) = &self.driver {
-            let (read, write) = split(own(listener).await?);
-            self.driver = Driver::There(read, write);
+            self.driver = Driver::There(split(own(listener).await?));
         }
-        let Driver::There(from_driver, to_driver) = &mut self.driver else { return Ok(()) };
+        let Driver::There((from_driver, to_driver)) = &mut self.driver else { return Ok(()) };
         let (from_server, to_server) = &mut self.server;
         let mut unbounded = usize::MAX;
         tokio::select! {
