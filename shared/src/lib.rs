@@ -16,7 +16,7 @@ pub mod checks;
 pub mod config;
 #[cfg(feature = "database")]
 pub mod database;
-#[cfg(any(feature = "django-q", all(feature = "database", feature = "redis")))]
+#[cfg(all(feature = "database", feature = "redis"))]
 pub mod django;
 #[cfg(feature = "django-q")]
 pub mod django_q;

@@ -69,12 +69,9 @@ impl Settings for Mail {
 
     fn build(self) -> Result<Server, Vec<Mistake>> {
         let mut mistakes = Tls::mistakes(&self.tls);
+        let security = self.security().map_err(|mistake| mistakes.push(mistake)).unwrap_or(Security::None);
         let mut wrong = |key, what: &'static str| mistakes.push(Mistake::of(key, what));
         let url = self.url.expose();
-        let security = self.security().unwrap_or_else(|mistake| {
-            wrong(mistake.0, mistake.1);
-            Security::None
-        });
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let name = ServerName::try_from(host.to_owned());
         if host.is_empty() {
@@ -104,17 +101,17 @@ impl Settings for Mail {
 }
 
 impl Mail {
-    fn security(&self) -> Result<Security, (&'static str, &'static str)> {
+    fn security(&self) -> Result<Security, Mistake> {
         let url = self.url.expose();
         match (url.scheme(), self.encryption) {
             ("smtps", None) => Ok(Security::Tls),
             ("smtps", Some(_)) => {
-                Err(("encryption", "smtps is encrypted from its first byte; this is for smtp"))
+                Err(Mistake::of("encryption", "smtps is encrypted from its first byte; this is for smtp"))
             }
             ("smtp", Some(Encryption::Starttls)) => Ok(Security::Starttls),
             ("smtp", None) if login(url).is_some() => Ok(Security::Starttls),
             ("smtp", _) => Ok(Security::None),
-            _ => Err(("url", "the URL of a mail server is smtp://HOST or smtps://HOST")),
+            _ => Err(Mistake::of("url", "the URL of a mail server is smtp://HOST or smtps://HOST")),
         }
     }
 }
