@@ -305,7 +305,7 @@ async fn mariadb_passes_fails_and_comes_back_without_a_restart_of_the_check() {
     assert_eq!(ask(&*check).await, Ok(()));
     assert_ne!(server.sql(mine), first);
 
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*check).await, Err("timed out".to_owned()));
     server.program.signal(Signal::SIGCONT);
     comes_to(&*check, None).await;

@@ -55,7 +55,7 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     let mut server = Smtp::start("plain");
     let mail = check("mail", json!({ "url": url("smtp", "", &server) }));
     assert_eq!(ask(&*mail).await, Ok(()));
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*mail).await, Err("timed out".to_owned()));
     server.program.signal(Signal::SIGCONT);
     assert_eq!(ask(&*mail).await, Ok(()));

@@ -153,7 +153,7 @@ async fn a_server_that_freezes_or_dies_fails_and_one_that_comes_back_passes() {
     let mut server = S3::start();
     let write = check("storage", s3(&server, &json!({ "mode": "write" })));
     assert_eq!(ask(&*write).await, Ok(()));
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*write).await, Err("timed out".to_owned()));
     server.program.signal(Signal::SIGCONT);
     assert_eq!(ask(&*write).await, Ok(()));
