@@ -19,12 +19,12 @@ fn a_redis_that_is_frozen_for_5_s_is_told_once_and_everybody_is_back_after_it() 
     let _workers = ["a", "b"].map(|name| scene.worker(name).start().unwrap());
     let stopping = scene.process("stopping");
     scene.until_counts(3, 3);
-    scene.redis.signal(Signal::SIGSTOP);
+    scene.redis.freeze();
     let begun = Instant::now();
     stopping.stop();
     std::thread::sleep(Duration::from_secs(5).saturating_sub(begun.elapsed()));
     let errands_before_thaw = Instant::now();
-    scene.redis.signal(Signal::SIGCONT);
+    scene.redis.thaw();
     scene.until_counts(2, 2);
     let seqs = || -> Vec<u64> { scene.members().iter().filter_map(|m| Some(m.record()?.seq)).collect() };
     let first = seqs();
@@ -59,7 +59,7 @@ fn a_frozen_redis_does_not_hold_up_the_end() {
     let agent = scene.agent();
     let _worker = scene.worker("w").start().unwrap();
     scene.until_counts(1, 1);
-    scene.redis.signal(Signal::SIGSTOP);
+    scene.redis.freeze();
     std::thread::sleep(INTERVAL * 2);
     let begun = Instant::now();
     agent.signal(Signal::SIGTERM);
