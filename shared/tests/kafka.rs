@@ -18,14 +18,9 @@ use serde_json::{Value, json};
 use servers::{DUPE, Kafka, KafkaPeer, SOON, ask, ask_briefly, ask_within, check, free_port};
 use shared::check::Check;
 
-fn settings(kafka: &Kafka, more: Value) -> Value {
-    let mut settings = json!({ "bootstrap_servers": kafka.servers });
-    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    settings
-}
-
-fn asked(kafka: &Kafka, more: Value) -> Box<dyn Check> {
-    check("kafka", settings(kafka, more))
+fn asked(kafka: &Kafka, mut settings: Value) -> Box<dyn Check> {
+    settings["bootstrap_servers"] = json!(kafka.servers);
+    check("kafka", settings)
 }
 
 fn told(reason: &str) -> Result<(), String> {
@@ -270,10 +265,9 @@ async fn an_encrypted_connection_takes_a_certificate_that_is_trusted() {
         .unwrap();
     let peer = KafkaPeer::start(Some("SCRAM-SHA-512"), Some(Arc::new(config)));
     let sasl = json!({ "mechanism": "SCRAM-SHA-512", "user": "sh,op=", "password": "S3cret/ü" });
-    let server = |host: &str, more: Value| {
-        let mut settings =
-            json!({ "bootstrap_servers": [format!("{host}:{}", peer.address.port())], "sasl": sasl });
-        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let server = |host: &str, mut settings: Value| {
+        settings["bootstrap_servers"] = json!([format!("{host}:{}", peer.address.port())]);
+        settings["sasl"] = sasl.clone();
         check("kafka", settings)
     };
     assert_eq!(

@@ -3,10 +3,8 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::Command;
 
-use super::{Program, free_port, until};
+use super::{Program, free_port, python, until};
 
 pub struct Kafka {
     pub program: Program,
@@ -17,10 +15,8 @@ pub struct Kafka {
 
 impl Kafka {
     pub fn start(brokers: u8) -> Self {
-        let python = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tests-python/bin/python");
-        assert!(python.exists(), "{} is missing: tests/run installs it", python.display());
         let control = free_port();
-        let mut command = Command::new(python);
+        let mut command = python();
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/kafka.py"));
         command.args([control.to_string(), brokers.to_string()]);
         let program = Program::start(command, tempfile::tempdir().unwrap());
