@@ -1,5 +1,10 @@
-//! A Redis that is frozen, gone, or empty again.
+//! A Redis that is frozen, gone, empty again, or late.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -95,4 +100,56 @@ fn a_cluster_that_redis_refuses_holds_up_no_other_one() {
         assert_eq!(scene.counts(), (0, 0, 0));
         assert!(!scene.bench.stderr().contains("S3cret"), "{}", scene.bench.stderr());
     }
+}
+
+/// The URL of something that carries bytes to a Redis and back, the answers by so many milliseconds late.
+fn late(redis: &str) -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (server, late_by_ms) = (redis.replace("redis://", ""), Arc::<AtomicU64>::default());
+    let by = Arc::clone(&late_by_ms);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&server) else { continue };
+            let (from, to, by) = (server.try_clone().unwrap(), client.try_clone().unwrap(), Arc::clone(&by));
+            let wait = move || thread::sleep(Duration::from_millis(by.load(Ordering::Relaxed)));
+            thread::spawn(move || carry(from, to, wait));
+            thread::spawn(move || carry(client, server, || {}));
+        }
+    });
+    (url, late_by_ms)
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, before_each: impl Fn()) {
+    let mut bytes = vec![0; 65_536];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        before_each();
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    // It may be closed already.
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_redis_whose_answers_come_too_late_still_hears_of_all_workers() {
+    let scene = Scene::new();
+    let (url, late_by_ms) = late(&scene.redis.url());
+    let promise = Duration::from_secs(3);
+    let _workers: Vec<_> =
+        (0..20).map(|number| scene.worker(&format!("w{number}")).promise(promise).start().unwrap()).collect();
+    let _agent = crate::bench::start(scene.agent_command(&[]).env("HEARTBEAT_REDIS_URL", url));
+    scene.until_counts(20, 20);
+    // Longer than an agent of this interval waits.
+    late_by_ms.store(2_000, Ordering::Relaxed);
+    let end = Instant::now() + promise * 3;
+    while Instant::now() < end {
+        assert_eq!(scene.counts(), (20, 20, 20));
+        thread::sleep(INTERVAL / 10);
+    }
+    let told = scene.bench.stderr();
+    assert!(told.lines().count() == 1 && told.contains("no answer in time"), "{told}");
+    late_by_ms.store(0, Ordering::Relaxed);
+    until("the return is told", || scene.bench.stderr().contains("is reached again"));
 }
