@@ -20,7 +20,7 @@ use super::endpoints::{Answer, Asked, answer};
 use super::formats::{Failing, Form};
 
 /// What the pages may load and do: what stands in them, told by its hash, and a stream from where they came.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-wHa0Db2zZCiz7dZELgM9kyBXtsk0Ogb2tACWNm3lRPg='; script-src 'sha256-3YPaqKZq43rqYqNs/DFz9yxdHmJGfM6EBg9DL3KdQrk='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-i7nnUp2ebkpmlJ/ToSFOMVRqOWivb54k9v+/ZTQYQQE='; script-src 'sha256-3YPaqKZq43rqYqNs/DFz9yxdHmJGfM6EBg9DL3KdQrk='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page.css");
 

@@ -168,7 +168,7 @@ fn subsets(board: &Board, setup: &Arc<Setup>, base: &str) -> Markup {
     html! {
         @if !looked.is_empty() {
             h2 #subsets { "Subsets" }
-            ul .cards aria-labelledby="subsets" {
+            ul .cards {
                 @for view in &looked {
                     li class=(view.status().word()) {
                         a #{ "subset-" (view.subset) } href={ (base) (path(&view.subset)) "?format=html" } { (view.subset) }
@@ -268,7 +268,7 @@ fn changes(checks: &[Seen]) -> Markup {
     html! {
         @if !changes.is_empty() {
             h2 #changes { "Last changes" }
-            ol .sheet.changes aria-labelledby="changes" {
+            ol .sheet.changes {
                 @for (name, change) in &changes {
                     li class=(change.to.word()) {
                         span .quiet { (moment(change.at.wall)) }
