@@ -38,9 +38,10 @@ const HAS_GROWN: &str = "the process has grown";
 const MEMORY_KIB: usize = 48 * 1024;
 
 /// What is known to fill the memory until its deadline, with why. Where it does no more, the suite says so.
-const FILLS_THE_MEMORY: [(&str, Manner); 2] = [
-    // Its client takes the length of a message as it is told: `HTTP` is one of 1.4 GB, where no TLS comes first.
+const FILLS_THE_MEMORY: [(&str, Manner); 3] = [
+    // Their client takes the length of a message as it is told: `HTTP` is one of 1.4 GB, where no TLS comes first.
     ("database", Manner::EndlessHttp),
+    ("migrations", Manner::EndlessHttp),
     // Its SMTP client reads a line of any length.
     ("mail", Manner::Endless),
 ];

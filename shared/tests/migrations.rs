@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use diesel::{Connection as _, SqliteConnection};
+use diesel::Connection as _;
 use diesel_migrations::{FileBasedMigrations, MigrationHarness as _};
 use nix::sys::signal::Signal;
 use refinery::config::{Config, ConfigDbType};
@@ -22,7 +22,7 @@ use servers::{Mariadb, Postgres, ask, ask_briefly, check};
 use shared::checks::KINDS;
 use shared::kind::Refused;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Connection as _, MySqlConnection, PgConnection};
+use sqlx::{Connection as _, MySqlConnection, PgConnection, SqliteConnection};
 
 struct Project {
     folder: tempfile::TempDir,
@@ -129,6 +129,20 @@ async fn sqlx_on_postgresql_is_told_from_none_to_all_and_what_has_changed_or_is_
 }
 
 #[tokio::test]
+async fn sqlx_on_sqlite_is_told_by_its_checksums_too() {
+    let project = Project::new(&[GOODS, PRICES]);
+    let mut owner = SqliteConnection::connect(&project.url()).await.unwrap();
+    migrator(&project).await.run(&mut owner).await.unwrap();
+    assert_eq!(project.told_of_files("sqlx").await, None);
+    project.write(GOODS.0, "CREATE TABLE goods (id BIGINT);\n");
+    assert!(matches!(migrator(&project).await.run(&mut owner).await, Err(MigrateError::VersionMismatch(1))));
+    assert_eq!(
+        project.told_of_files("sqlx").await.as_deref(),
+        Some("1 migration has changed since it was applied: 1")
+    );
+}
+
+#[tokio::test]
 async fn a_migration_of_sqlx_that_failed_halfway_is_told_as_failed_until_it_is_mended() {
     let server = Mariadb::start(&[]);
     server.sql("GRANT ALL ON shop.* TO probe@'127.0.0.1'");
@@ -161,7 +175,7 @@ async fn diesels_own_answer_is_ours_from_none_to_all() {
     let source = || FileBasedMigrations::from_path(project.path("m")).unwrap();
     let first = "3 migrations are not applied: there is no table of migrations: 00000000000000, 20260101000000, 20260102000000";
     assert_eq!(project.told_of_files("diesel").await.as_deref(), Some(first));
-    let mut database = SqliteConnection::establish(&project.path("shop.db")).unwrap();
+    let mut database = diesel::SqliteConnection::establish(&project.path("shop.db")).unwrap();
     for left in
         ["00000000000000, 20260101000000, 20260102000000", "20260101000000, 20260102000000", "20260102000000"]
     {

@@ -9,6 +9,9 @@ import pytest
 import harness
 from asked import Asked
 
+# The tables are the same ones: what is about files alone is asked of one database.
+ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
 
 class Revisions:
     """A folder of `alembic init`, with a database; its revisions change nothing, so that `alembic check` looks at them alone."""
@@ -97,6 +100,7 @@ def test_our_answer_is_that_of_alembics_check_of_the_heads(revisions, tmp_path):
     assert ignored().passes
 
 
+@ON_SQLITE
 def test_a_branch_that_depends_on_another_one_is_told_by_what_alembic_would_still_do(revisions, tmp_path):
     ask = Asked(tmp_path, "migrations", url=revisions.url, tool="alembic", folders=revisions.folders)
     revisions.made("aaaa", "--branch-label", "goods")
@@ -115,6 +119,7 @@ def test_a_branch_that_depends_on_another_one_is_told_by_what_alembic_would_stil
     assert ask().passes
 
 
+@ON_SQLITE
 def test_the_list_that_alembics_script_makes_will_do_in_place_of_the_files(revisions, script, tmp_path):
     revisions.made("aaaa", "--branch-label", "goods")
     revisions.made("bbbb", "--head", "base", "--depends-on", "goods")

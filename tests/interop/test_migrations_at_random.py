@@ -44,7 +44,7 @@ for state, rows in states.items():
         answers[state] = "passes"
     except SystemExit:
         answers[state] = "unapplied"
-    except (CommandError, CircularDependencyError, InconsistentMigrationHistory, NodeNotFoundError) as error:
+    except (CommandError, CircularDependencyError, InconsistentMigrationHistory, NodeNotFoundError, ValueError) as error:
         answers[state] = type(error).__name__
     connections[state].close()
 print(json.dumps(answers))
