@@ -22,8 +22,7 @@ pub(super) struct Known {
 /// The revisions of a folder of versions.
 pub(super) fn read(files: &mut Files, folder: &Path, known: &mut Known) -> Result<(), Trouble> {
     for name in files.names(folder)? {
-        let is_one = name.ends_with(".py") && !name.starts_with(".#") && !name.starts_with("__init__");
-        if !is_one {
+        if name.strip_suffix(".py").is_none() || name.starts_with(".#") || name.starts_with("__init__") {
             continue;
         }
         let path = folder.join(&name);

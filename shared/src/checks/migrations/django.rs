@@ -163,11 +163,11 @@ impl<'k> State<'k> {
         } else {
             self.applied.remove(name);
         }
-        let replaced = replaces.iter().cloned().collect();
+        let old = replaces.iter().cloned().collect();
         if applied == targets.len() || applied == 0 {
-            self.graph.replace(&replaced, name);
+            self.graph.replace(&old, name);
         } else {
-            self.graph.withdraw(name, &replaced);
+            self.graph.withdraw(name, &old);
         }
     }
 

@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn a_file_that_is_no_python_is_unreadable_and_no_more() {
         for source in ["x = '", "x = (", "x = )", "x = '''", "x = '\\"] {
-            assert_eq!(lines(source).last().map(|line| line.err()), Some(Some(Unreadable)), "{source}");
+            assert_eq!(lines(source).last().map(Result::err), Some(Some(Unreadable)), "{source}");
         }
         for (open, close) in [("[", "]"), ("(", ")"), ("'a', ", "")] {
             let source = format!("x = [{}{}]", open.repeat(MOST_TOKENS), close.repeat(MOST_TOKENS));

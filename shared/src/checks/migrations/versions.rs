@@ -49,10 +49,9 @@ pub(super) fn read_refinery(files: &mut Files, folder: &Path, known: &mut Known)
             read_refinery(files, &path, known)?;
         } else if let Some((version, about)) = refinery(&name) {
             // What a program in Rust makes, only it knows.
-            let sums = if name.ends_with(".sql") {
-                sip(about, version, &files.text(&path)?).to_vec()
-            } else {
-                Vec::new()
+            let sums = match name.strip_suffix(".sql") {
+                Some(_) => sip(about, version, &files.text(&path)?).to_vec(),
+                None => Vec::new(),
             };
             known.insert(version.to_string(), sums);
         }
