@@ -1,6 +1,7 @@
 //! Where a database is: a URL as its own programs know it, and what is made of it to connect.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,11 +89,11 @@ impl Place {
     ///
     /// `postgresql://`, `mysql://` and `sqlite:`, with the usual other names of them, and a driver's name after a `+`.
     pub fn new(url: &url::Url, access: Access) -> Result<Self, String> {
-        let driver = match url.scheme().split('+').next().unwrap_or_default() {
-            "postgres" | "postgresql" | "postgis" => Driver::Postgres(Box::new(postgres(url)?)),
-            "mysql" | "mariadb" | "mysql2" => Driver::Mysql(Box::new(mysql(url)?)),
-            "sqlite" | "sqlite3" => Driver::Sqlite { file: file(url)?, access, looking: Arc::default() },
-            _ => return Err("a database's URL begins with postgresql:, mysql: or sqlite:".to_owned()),
+        let driver = match meant(url.scheme()) {
+            Some(Engine::Postgres) => Driver::Postgres(Box::new(postgres(url)?)),
+            Some(Engine::Mysql) => Driver::Mysql(Box::new(mysql(url)?)),
+            Some(Engine::Sqlite) => Driver::Sqlite { file: file(url)?, access, looking: Arc::default() },
+            None => return Err("a database's URL begins with postgresql:, mysql: or sqlite:".to_owned()),
         };
         Ok(Self { driver, shown: shown(url.as_str()), secrets: secrets(url), net: Net::default() })
     }
@@ -106,9 +107,7 @@ impl Place {
 
     /// Whether this begins as the URL of a database does.
     pub fn is_meant(text: &str) -> bool {
-        let scheme = text.split([':', '+']).next().unwrap_or_default();
-        ["postgres", "postgresql", "postgis", "mysql", "mariadb", "mysql2", "sqlite", "sqlite3"]
-            .contains(&scheme)
+        meant(text.split(':').next().unwrap_or_default()).is_some()
     }
 
     /// Which database it is.
@@ -130,7 +129,7 @@ impl Place {
                     folder.or_else(|| options.get_host().starts_with('/').then(|| options.get_host().into()));
                 let socket = folder.map(|folder| format!("{}{name}", folder.display()).into());
                 let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
-                let (mut line, socket) = self.line(server, &name)?;
+                let (mut line, socket) = self.line(Relay::to_postgres(server, &name))?;
                 let options = options.as_ref().clone().socket(socket);
                 let connection = line.contained(Box::pin(PgConnection::connect_with(&options)), true).await?;
                 Ok(Connection::Postgres(connection, line))
@@ -138,7 +137,7 @@ impl Place {
             Driver::Mysql(options) => {
                 let socket = options.get_socket().cloned();
                 let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
-                let (mut line, socket) = self.line(server, "")?;
+                let (mut line, socket) = self.line(Relay::new(server, ""))?;
                 let options = options.as_ref().clone().socket(socket);
                 let connection =
                     line.contained(Box::pin(MySqlConnection::connect_with(&options)), true).await?;
@@ -177,8 +176,8 @@ impl Place {
     }
 
     /// The way to it, and the socket that leads there.
-    fn line(&self, server: Box<dyn Stream>, rest: &str) -> Result<(Line, String), Trouble> {
-        let relay = Relay::new(server, rest).map_err(unreachable)?;
+    fn line(&self, relay: io::Result<Relay>) -> Result<(Line, String), Trouble> {
+        let relay = relay.map_err(unreachable)?;
         let socket = relay.socket();
         Ok((Line::new(relay, self.secrets.clone()), socket))
     }
@@ -199,6 +198,16 @@ impl fmt::Display for Place {
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Place").field(&self.engine()).finish()
+    }
+}
+
+/// By the scheme of a URL, with a driver's name after a `+`.
+fn meant(scheme: &str) -> Option<Engine> {
+    match scheme.split('+').next()? {
+        "postgres" | "postgresql" | "postgis" => Some(Engine::Postgres),
+        "mysql" | "mariadb" | "mysql2" => Some(Engine::Mysql),
+        "sqlite" | "sqlite3" => Some(Engine::Sqlite),
+        _ => None,
     }
 }
 

@@ -3,13 +3,15 @@
 //! The driver makes room for whatever length a message is announced with, and takes no connection but one that it made by
 //! itself. So it connects to a socket of this process (an abstract one, of which no other process gets anything), and what is
 //! said there goes on to the server, as long as somebody waits for the answer. TLS goes through as it is: it is the driver's,
-//! by the server's own name.
+//! by the server's own name. In it nobody sees what is announced: there a PostgreSQL that means harm can have the driver ask for
+//! 4 GiB of addresses, which a machine that has not as much memory may answer by ending the process.
 
 use std::fmt;
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::{UnixListener, UnixStream};
@@ -35,6 +37,10 @@ pub struct Relay {
     to_driver: Carried,
     to_server: Carried,
     room: usize,
+    has_overflowed: bool,
+    /// Of a PostgreSQL.
+    messages: Option<Messages>,
+    asked_for_tls: AtomicBool,
 }
 
 /// The driver's end.
@@ -46,7 +52,12 @@ enum Driver {
 }
 
 impl Relay {
-    /// A way to this server, and a name for it; what the driver appends to a socket's name is `rest`.
+    /// A way to a PostgreSQL; what the driver appends to a socket's name is `rest`.
+    pub fn to_postgres(server: Box<dyn Stream>, rest: &str) -> io::Result<Self> {
+        Ok(Self { messages: Some(Messages::default()), ..Self::new(server, rest)? })
+    }
+
+    /// A way to a server whose messages are announced with no more than 16 MiB, as those of MySQL.
     pub fn new(server: Box<dyn Stream>, rest: &str) -> io::Result<Self> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
@@ -61,6 +72,9 @@ impl Relay {
             to_driver: Carried::default(),
             to_server: Carried::default(),
             room: MOST,
+            has_overflowed: false,
+            messages: None,
+            asked_for_tls: AtomicBool::new(false),
         })
     }
 
@@ -92,7 +106,7 @@ impl Relay {
 
     /// Whether the server has said more than it may.
     pub fn has_overflowed(&self) -> bool {
-        self.room == 0
+        self.has_overflowed
     }
 
     /// Until one side hangs up or the server has said too much. It may be dropped and called again at any time.
@@ -102,12 +116,67 @@ impl Relay {
         }
         let Driver::There((from_driver, to_driver)) = &mut self.driver else { return Ok(()) };
         let (from_server, to_server) = &mut self.server;
-        let mut unbounded = usize::MAX;
+        let asked_for_tls = &self.asked_for_tls;
+        let to_driver = self.to_driver.carry(from_server, to_driver, |bytes| {
+            let asked_for_tls = asked_for_tls.swap(false, Ordering::Relaxed);
+            let fits = self.messages.as_mut().is_none_or(|messages| messages.fit(bytes, asked_for_tls));
+            self.has_overflowed = !fits || bytes.len() > self.room;
+            self.room = self.room.saturating_sub(bytes.len());
+            !self.has_overflowed
+        });
+        let to_server = self.to_server.carry(from_driver, to_server, |bytes| {
+            asked_for_tls.fetch_or(bytes == SSL_REQUEST, Ordering::Relaxed);
+            true
+        });
         tokio::select! {
-            over = self.to_driver.carry(from_server, to_driver, &mut self.room) => over,
-            // What the driver says is this project's own.
-            over = self.to_server.carry(from_driver, to_server, &mut unbounded) => over,
+            over = to_driver => over,
+            over = to_server => over,
         }
+    }
+}
+
+/// What a PostgreSQL is asked for TLS with: a length, and a number.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
+
+/// The messages of a PostgreSQL, as they are announced: a letter and a length.
+#[derive(Default)]
+struct Messages {
+    /// From here on they are encrypted.
+    are_hidden: bool,
+    head: Vec<u8>,
+    /// What is still to come of the one that was announced last.
+    left: usize,
+}
+
+impl Messages {
+    /// Whether none is announced in this that is longer than all may be together.
+    fn fit(&mut self, bytes: &[u8], asked_for_tls: bool) -> bool {
+        let mut bytes = match bytes {
+            [b'S', rest @ ..] if asked_for_tls => {
+                self.are_hidden = true;
+                rest
+            }
+            [_, rest @ ..] if asked_for_tls => rest,
+            bytes => bytes,
+        };
+        while !self.are_hidden && !bytes.is_empty() {
+            let some = bytes.len().min(if self.left > 0 { self.left } else { 5 - self.head.len() });
+            let (now, later) = bytes.split_at(some);
+            bytes = later;
+            if self.left > 0 {
+                self.left -= some;
+                continue;
+            }
+            self.head.extend(now);
+            if let [_, length @ ..] = &*self.head
+                && let Ok(length) = length.try_into().map(u32::from_be_bytes)
+            {
+                // The length counts itself.
+                self.left = (length as usize).saturating_sub(4);
+                self.head.clear();
+            }
+        }
+        self.left <= MOST
     }
 }
 
@@ -135,24 +204,22 @@ impl Default for Carried {
 }
 
 impl Carried {
-    /// Dropped at any time, it has lost nothing.
+    /// Until the end, or what `may_pass` is not true of. Dropped at any time, it has lost nothing.
     async fn carry(
         &mut self,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-        room: &mut usize,
+        mut may_pass: impl FnMut(&[u8]) -> bool,
     ) -> io::Result<()> {
         loop {
             while self.begin < self.end {
                 self.begin += to.write(&self.bytes[self.begin..self.end]).await?;
             }
-            let most = AT_ONCE.min(*room);
-            let read = from.read(&mut self.bytes[..most]).await?;
-            (self.begin, self.end) = (0, read);
-            *room -= read;
-            if read == 0 {
+            let read = from.read(&mut self.bytes).await?;
+            if read == 0 || !may_pass(&self.bytes[..read]) {
                 return Ok(());
             }
+            (self.begin, self.end) = (0, read);
         }
     }
 }
@@ -219,6 +286,35 @@ mod tests {
         assert_eq!((heard.len(), relay.has_overflowed()), (MOST, true));
         drop(relay);
         server.await.unwrap().unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_announced_as_too_long_never_reaches_the_driver() {
+        let (mut far, near) = duplex(1 << 10);
+        let mut relay = Relay::to_postgres(Box::new(near), "").unwrap();
+        let mut driver = relay.beside(UnixStream::connect(relay.socket())).await.unwrap();
+        far.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+        let mut heard = Vec::new();
+        relay.beside(driver.read_to_end(&mut heard)).await.unwrap();
+        assert_eq!((heard, relay.has_overflowed()), (Vec::new(), true));
+    }
+
+    #[test]
+    fn messages_are_told_from_what_is_in_them_however_they_come_and_not_once_they_are_hidden() {
+        let hello = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05IHTTP/1.1";
+        for size in 1..hello.len() {
+            let mut messages = Messages::default();
+            let fit: Vec<_> = hello.chunks(size).map(|chunk| messages.fit(chunk, false)).collect();
+            let (last, others) = fit.split_last().unwrap();
+            assert!(!last || others.contains(&false), "{size}");
+            // The length of the last one is complete with the twentieth byte.
+            let before = 19 / size;
+            assert!(fit[..before].iter().all(|fit| *fit), "{size}: {fit:?}");
+        }
+        let mut refused = Messages::default();
+        assert!(refused.fit(b"N", true) && refused.fit(&hello[..15], false) && !refused.fit(b"HTTP/", false));
+        let mut encrypted = Messages::default();
+        assert!(encrypted.fit(b"S", true) && encrypted.fit(b"HTTP/1.1", false));
     }
 
     #[tokio::test]
