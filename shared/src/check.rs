@@ -8,6 +8,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use heartbeat::verdict::Verdict;
+
 use crate::status::Status;
 
 /// One question to one dependency.
@@ -34,6 +36,41 @@ pub trait Check: Send + Sync {
     fn refresh(&self) -> Option<Refresh> {
         None
     }
+
+    /// The workers that it is about, for people to look at beside its answer, `most` at most. Nothing where it is about none, or
+    /// cannot tell one from another.
+    ///
+    /// Who asks for them does so beside [`Check::run`], which must not wait for it.
+    async fn workers(&self, _most: usize, _deadline: Instant) -> Option<Result<Workers, Failure>> {
+        None
+    }
+}
+
+/// The workers of a cluster, the worst first.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The workers.
+    pub workers: Vec<Worker>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// One worker as it was judged. Names are what it says of itself.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Its name.
+    pub name: String,
+    /// The queues that it takes work from.
+    pub queues: Vec<String>,
+    /// What is concluded of it.
+    pub verdict: Verdict,
+    /// Why, as one sentence.
+    pub reason: String,
+    /// The running task whose deadline is nearest, and how many milliseconds are left until then; below zero where it is late, and
+    /// nothing where it has none.
+    pub nearest: Option<(String, Option<i64>)>,
 }
 
 /// How a check is asked in the background.

@@ -5,8 +5,10 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -66,18 +68,32 @@ after(async () => {
 });
 
 async function start(listen) {
-  server = spawn(process.env.CHECKER_BIN, ['serve', '--listen', listen], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
-  let log = '';
-  server.stderr.on('data', (part) => { log += part; });
-  address = await until('the server listens', () => /listening.*(http:\/\/127[0-9.:]+)/.exec(log)?.[1]);
+  ({ server, address } = await serve(folder, listen));
 }
 
-async function stop() {
-  if (server.exitCode === null) {
-    const ended = new Promise((end) => server.once('exit', end));
-    server.kill('SIGKILL');
-    await ended;
-  }
+async function serve(folder, listen) {
+  const server = spawn(process.env.CHECKER_BIN, ['serve', '--listen', listen], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
+  let log = '';
+  server.stderr.on('data', (part) => { log += part; });
+  const address = await until('the server listens', () => /listening.*(http:\/\/127[0-9.:]+)/.exec(log)?.[1]);
+  return { server, address };
+}
+
+const stop = () => end(server);
+
+async function end(program) {
+  if (program.exitCode !== null || program.signalCode !== null) return;
+  const ended = new Promise((ended) => { program.once('exit', ended); });
+  program.kill('SIGKILL');
+  await ended;
+}
+
+async function freePort() {
+  const probe = createServer().listen(0, '127.0.0.1');
+  await once(probe, 'listening');
+  const { port } = probe.address();
+  await new Promise((closed) => { probe.close(closed); });
+  return port;
 }
 
 async function until(what, fact) {
@@ -94,7 +110,7 @@ const files = (there) => (there ? writeFile(join(folder, 'there'), '') : rm(join
 const probe = async (subset = 'integrations') => (await fetch(`${address}/healthcheck/${subset}`)).status;
 
 /** A page in a context of its own, which must end without a message on its console. */
-async function open(context, settings, path = '/') {
+async function open(context, settings, path = '/', at = address) {
   const within = await browser.newContext({ viewport: { width: 1180, height: 900 }, ...settings });
   context.after(() => within.close());
   const page = await within.newPage();
@@ -103,7 +119,7 @@ async function open(context, settings, path = '/') {
   page.on('pageerror', (error) => page.messages.push(String(error)));
   page.outside = [];
   page.on('request', (request) => { if (!/^(data:|http:\/\/127\.)/.test(request.url())) page.outside.push(request.url()); });
-  await page.goto(address + path);
+  await page.goto(at + path);
   return page;
 }
 
@@ -210,6 +226,52 @@ test('where no stream is to be had the page is loaded now and then', async (cont
   const page = await open(context, {});
   await text(page.locator('#connection'), 'Loaded anew');
   assert.ok(await state(page, 'files').isVisible());
+});
+
+test('a worker goes from alive to wedged before the eyes of the reader', async (context) => {
+  const place = await mkdtemp(join(tmpdir(), 'checker-pages-fleet-'));
+  const programs = [];
+  context.after(async () => {
+    await Promise.all(programs.map(end));
+    await rm(place, { recursive: true, force: true });
+  });
+  const port = await freePort();
+  const redis = `redis://127.0.0.1:${port}/0`;
+  programs.push(spawn('redis-server', ['--port', port, '--bind', '127.0.0.1', '--save', '', '--dir', place], { stdio: 'ignore' }));
+  const worker = (name, ...more) => {
+    const options = ['--cluster', 'orders', '--worker', name, '--interval', '200ms', '--loop-budget', '2s', ...more];
+    const program = spawn(process.env.CHECKER_BIN, ['demo-worker', '--file', join(place, name), ...options], {
+      env: { ...process.env, HEARTBEAT_REDIS_URL: redis }, stdio: ['pipe', 'ignore', 'ignore'],
+    });
+    programs.push(program);
+    return program;
+  };
+  const breaks = worker('web-1', '--queue', 'mail', '--queue', 'images');
+  worker('web-2', '--queue', 'mail');
+  breaks.stdin.write('task 60s 90s\n');
+  await writeFile(join(place, 'checker.toml'), `[server]\ndetail = "safe"\n[subsets]\nreadiness = ["fleet"]\n[checks.fleet]\ntype = "cluster"\ncluster = "orders"\nredis = "${redis}"\nmin = 2\n`);
+  const { server, address } = await serve(place, '127.0.0.1:0');
+  programs.push(server);
+  const page = await open(context, {}, '/', address);
+  await text(page.locator('#connection'), 'Live');
+  const rows = (name) => page.locator('table[aria-labelledby=workers-fleet] tr', { hasText: name });
+  await until('both beat', async () => (await rows('web-1').count()) === 2 && (await rows('web-2').count()) === 1);
+  const queues = () => page.locator('th[scope=rowgroup] b').allInnerTexts();
+  assert.deepEqual(await queues(), ['images', 'mail']);
+  await text(rows('web-1').first(), 'alive');
+  await until('its task has a deadline', async () => /in (1|\d\d) (min|s)/.test(await rows('web-1').first().innerText()));
+  breaks.stdin.write('wedge\n');
+  await text(rows('web-1').first(), 'wedged');
+  await text(rows('web-2').first(), 'alive');
+  await page.evaluate(axe);
+  assert.deepEqual((await page.evaluate(() => window.axe.run(document))).violations.map(({ id }) => id), []);
+  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT, fullPage: true });
+  const scroll = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+  assert.ok(scroll[0] <= scroll[1]);
+  assert.deepEqual(page.messages, []);
+  // Whether there is Redis or not, the page is there at once.
+  await end(programs[0]);
+  await text(page.locator('.note'), 'unknown');
 });
 
 test('every page is valid HTML', async () => {

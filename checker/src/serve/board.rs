@@ -109,7 +109,7 @@ impl Board {
         Ok(Self {
             setup: RwLock::new(Arc::new(setup)),
             stopping: AtomicBool::new(false),
-            live: Live::default(),
+            live: Live::new(runs.clone()),
             runs,
             runtime: Some(runtime),
         })

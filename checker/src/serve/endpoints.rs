@@ -98,7 +98,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         fails: false,
         answer: |asked| {
             let there = page::is_there(&asked.setup);
-            Box::pin(async move { if there { page::page(&asked) } else { not_found() } })
+            Box::pin(async move { if there { page::page(asked).await } else { not_found() } })
         },
     },
 ];

@@ -15,9 +15,11 @@ use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{self, Instant};
 
+use super::crews::{self, Crews};
 use super::sheet;
 use crate::serve::board::{Board, Setup};
 use crate::serve::endpoints::{Answer, refusal};
+use crate::serve::watched::Runs;
 
 /// How many streams there may be at once. Who gets none loads the page now and then.
 const STREAMS: usize = 32;
@@ -35,11 +37,14 @@ const SIGN: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Live {
     places: Arc<Semaphore>,
+    /// The workers that the page shows.
+    pub crews: Crews,
 }
 
-impl Default for Live {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(STREAMS)) }
+impl Live {
+    /// Nobody looks yet, and nothing is asked.
+    pub fn new(runs: Runs) -> Self {
+        Self { places: Arc::new(Semaphore::new(STREAMS)), crews: Crews::new(runs) }
     }
 }
 
@@ -97,8 +102,8 @@ impl Follower {
     /// Until there is news, and not too soon after the last event.
     async fn wait(&mut self) {
         let Some((_, at)) = self.told else { return };
-        // The board, which tells the news, is held here.
-        let _ = self.news.changed().await;
+        // News, or time to look at the workers once more. The board, which tells the news, is held here.
+        let _ = time::timeout(crews::REST, self.news.changed()).await;
         time::sleep_until(at + PACE).await;
         // What came meanwhile is seen with it.
         self.news.mark_unchanged();

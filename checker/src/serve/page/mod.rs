@@ -4,6 +4,7 @@
 //! its `EventSource` for `text/event-stream`, so that nothing depends on where the page is mounted. How it looks is decided in
 //! `sheet`, how the stream goes in `live`.
 
+mod crews;
 mod live;
 mod sheet;
 mod strip;
@@ -20,7 +21,7 @@ use super::endpoints::{Answer, Asked, answer};
 use super::formats::{Failing, Form};
 
 /// What the pages may load and do: what stands in them, told by its hash, and a stream from where they came.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-i7nnUp2ebkpmlJ/ToSFOMVRqOWivb54k9v+/ZTQYQQE='; script-src 'sha256-3YPaqKZq43rqYqNs/DFz9yxdHmJGfM6EBg9DL3KdQrk='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-ufatw66tfN+LAfhEtQ8+4SXbe+ZW8xHcKk8ZNSzM5gE='; script-src 'sha256-3YPaqKZq43rqYqNs/DFz9yxdHmJGfM6EBg9DL3KdQrk='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page.css");
 
@@ -46,7 +47,7 @@ pub fn is_there(setup: &Setup) -> bool {
 }
 
 /// The page, or a stream of it.
-pub fn page(asked: &Asked) -> Answer {
+pub async fn page(asked: Asked) -> Answer {
     let form = match asked.form(FORMS) {
         Ok(form) => form,
         Err(refusal) => return *refusal,
@@ -55,6 +56,7 @@ pub fn page(asked: &Asked) -> Answer {
     if form.name == EVENTS {
         return live::stream(&asked.board, &asked.setup, base);
     }
+    asked.board.live().crews.meet(&asked.board, &asked.setup).await;
     answer(StatusCode::OK, HTML, sheet::page(&asked.board, &asked.setup, &base))
 }
 

@@ -3,13 +3,16 @@
 //! Everything is escaped by `maud`, and nothing is decided here: what may be told comes through the accessors of `Seen` alone. Times
 //! are told as such, so that the same state is the same text whenever it is drawn.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use heartbeat::duration::Human;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use shared::Status;
+use shared::check::{Worker, Workers};
 
+use super::crews::Crew;
 use super::{SCRIPT, STYLE, strip};
 use crate::format::plain::Plain;
 use crate::format::time::rfc3339;
@@ -19,6 +22,9 @@ use crate::serve::view::{Seen, View, Words};
 
 /// How many changes are listed.
 const CHANGES: usize = 12;
+
+/// How many rows of workers are shown, where one stands in each of its queues.
+const ROWS: usize = 500;
 
 /// Seconds after which the page loads itself anew where no script does better.
 const RELOAD: u32 = 10;
@@ -72,6 +78,7 @@ impl Sheet {
             (subsets(board, setup, base))
             @if !checks.is_empty() {
                 (self::checks(&checks, setup.server.durations))
+                @for (check, crew) in board.live().crews.look(setup) { (crew_of(&check, &crew)) }
                 (changes(&checks))
             }
         };
@@ -280,6 +287,98 @@ fn changes(checks: &[Seen]) -> Markup {
             }
         }
     }
+}
+
+/// The workers that a check is about, by queue.
+fn crew_of(check: &str, crew: &Crew) -> Markup {
+    let id = format!("workers-{check}");
+    html! {
+        h2 #(id) {
+            "Workers of "
+            @match &crew.told { Ok(workers) => (Plain(&workers.cluster)), Err(_) => (check) }
+        }
+        div .sheet {
+            @match &crew.told {
+                Ok(workers) => (roster(workers, crew.at, &id)),
+                Err(reason) => p .note.unknown { span .word { "unknown" } " " span .quiet { (Plain(reason)) } },
+            }
+        }
+    }
+}
+
+fn roster(workers: &Workers, at: SystemTime, id: &str) -> Markup {
+    let (queues, more) = by_queue(&workers.workers);
+    html! {
+        @if workers.workers.is_empty() { p .note.quiet { "Nobody beats, and nobody has of late." } }
+        @else {
+            table aria-labelledby=(id) {
+                thead { tr { @for name in ["Worker", "Verdict", "Next deadline"] { th scope="col" { (name) } } } }
+                @for (queue, crew) in &queues {
+                    tbody {
+                        tr .rowgroup { th scope="rowgroup" colspan="3" { b { (queue) } " " span .quiet { (crew.len()) } } }
+                        @for worker in crew { (worker_row(worker, at)) }
+                    }
+                }
+            }
+        }
+        @if workers.more || more { p .note.quiet { "There are more: not all are shown." } }
+    }
+}
+
+/// Each queue with its workers; of all of them no more than [`ROWS`], and whether there are more.
+fn by_queue(workers: &[Worker]) -> (BTreeMap<String, Vec<&Worker>>, bool) {
+    let mut queues: BTreeMap<String, Vec<&Worker>> = BTreeMap::new();
+    let none = ["no queue".to_owned()];
+    let places = workers.iter().flat_map(|worker| {
+        let names = if worker.queues.is_empty() { &none[..] } else { &worker.queues[..] };
+        names.iter().map(move |name| (Plain(name).to_string(), worker))
+    });
+    let mut count = 0;
+    for (name, worker) in places {
+        if count == ROWS {
+            return (queues, true);
+        }
+        count += 1;
+        queues.entry(name).or_default().push(worker);
+    }
+    (queues, false)
+}
+
+fn worker_row(worker: &Worker, at: SystemTime) -> Markup {
+    let verdict = worker.verdict;
+    let status = match (verdict.live(), verdict.ready()) {
+        (Some(false), _) => Status::Fail,
+        (None, _) => Status::Unknown,
+        (_, Some(true)) => Status::Pass,
+        _ => Status::Warn,
+    };
+    html! {
+        tr class=(status.word()) {
+            th scope="row" {
+                b { (Plain(&worker.name)) }
+                @if status != Status::Pass { span .reason { (Plain(&worker.reason)) } }
+            }
+            td class=(status.word()) { span .word { (verdict) } }
+            td {
+                @if let Some((task, left)) = &worker.nearest {
+                    (Plain(task)) " "
+                    span .quiet {
+                        @match left {
+                            Some(left) => (moment(after(at, *left))),
+                            None => "no deadline",
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// So many milliseconds after a time, or before it.
+fn after(at: SystemTime, ms: i64) -> SystemTime {
+    let by = Duration::from_millis(ms.unsigned_abs());
+    let then = if ms < 0 { at.checked_sub(by) } else { at.checked_add(by) };
+    then.unwrap_or(at)
 }
 
 /// A time, which a script tells as how long ago it is.

@@ -8,10 +8,10 @@ use nix::unistd::gethostname;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::fleet::Settings as Question;
+use super::fleet::{self, Settings as Question};
 use super::{Answer, Policy, Queue, Share};
 use crate::blocking::Blocking;
-use crate::check::{Check, Failure};
+use crate::check::{Check, Failure, Workers};
 use crate::checks::worker::{Unknown, Want};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::settings::Secret;
@@ -67,6 +67,8 @@ fn ready() -> Want {
 pub struct ClusterCheck {
     question: Question,
     fleet: Blocking<Fleet>,
+    /// For who looks at the workers, beside the check. It connects where it is used.
+    onlookers: Blocking<Fleet>,
 }
 
 impl Settings for Cluster {
@@ -112,8 +114,8 @@ impl Settings for Cluster {
         };
         question.question.host = host;
         question.question.unknown = self.unknown;
-        let fleet = Blocking::new(question.fleet());
-        Ok(ClusterCheck { question, fleet })
+        let (fleet, onlookers) = (Blocking::new(question.fleet()), Blocking::new(question.fleet()));
+        Ok(ClusterCheck { question, fleet, onlookers })
     }
 }
 
@@ -134,6 +136,18 @@ impl Check for ClusterCheck {
             (self.question.clone(), deadline.checked_sub(MARGIN.min(left / 10)).unwrap_or(deadline));
         let answer = self.fleet.with(move |fleet| question.answer(fleet, until)).await?;
         self.judge(&answer)
+    }
+
+    async fn workers(&self, most: usize, deadline: Instant) -> Option<Result<Workers, Failure>> {
+        let host = self.question.question.host.clone();
+        let read =
+            self.onlookers.with(move |fleet| fleet::workers(fleet, host.as_deref(), most, deadline)).await;
+        let cluster = self.question.question.cluster.clone();
+        Some(match read {
+            Ok(Ok((workers, more))) => Ok(Workers { cluster, workers, more }),
+            Ok(Err(error)) => Err(Failure::unknown(error.kind().to_string()).because(error)),
+            Err(failure) => Err(failure),
+        })
     }
 }
 

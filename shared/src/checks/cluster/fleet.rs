@@ -10,6 +10,8 @@ use heartbeat::fleet::{Cursor, Error, Fleet, MAX_PAGE, Member, Url};
 use heartbeat::record::Id;
 
 use super::{Answer, Facts, Listed, MOST_LISTED, Missing, Question, Roll, Silent};
+#[cfg(feature = "run")]
+use crate::check::Worker;
 use crate::checks::worker::Want;
 
 /// How many of the lost are named where nobody asked how many there may be.
@@ -217,6 +219,41 @@ pub fn read_all<T>(
         }
     }
     Ok((kept, false))
+}
+
+/// The workers, or those of one host, the worst first, `most` at most; whether there are more.
+#[cfg(feature = "run")]
+pub fn workers(
+    fleet: &mut Fleet,
+    host: Option<&str>,
+    most: usize,
+    until: Instant,
+) -> Result<(Vec<Worker>, bool), Error> {
+    let keep = |member: &Member| Some((member.is_fresh(), member.age_ms, Worker::of(member)));
+    let (mut found, more) = read_all(fleet, host, most, until, keep)?;
+    drop_succeeded(&mut found, |(fresh, age_ms, worker)| (&worker.name, *fresh, *age_ms));
+    let mut workers: Vec<_> = found.into_iter().map(|(.., worker)| worker).collect();
+    let rank = |worker: &Worker| (worker.verdict.ready(), worker.verdict.live());
+    workers.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| one.name.cmp(&other.name)));
+    Ok((workers, more))
+}
+
+#[cfg(feature = "run")]
+impl Worker {
+    fn of(member: &Member) -> Self {
+        let judgement = member.judge(None);
+        let record = member.record();
+        let now = record.map_or(0, |record| record.at_mono_ms.saturating_add(member.age_ms));
+        let left = |due: u64| i64::try_from(i128::from(due) - i128::from(now)).unwrap_or(i64::MAX);
+        let nearest = record.and_then(|record| record.tasks.nearest.as_ref());
+        Self {
+            name: member.worker.clone(),
+            queues: record.map(|record| record.queues.clone()).unwrap_or_default(),
+            verdict: judgement.verdict,
+            reason: judgement.to_string(),
+            nearest: nearest.map(|task| (task.name.clone(), task.due_mono_ms.map(left))),
+        }
+    }
 }
 
 /// Of a worker that went silent and has started anew since, or went silent more than once, only the latest stays.
