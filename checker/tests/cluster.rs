@@ -219,9 +219,8 @@ fn whose_name_was_evicted_is_listed_all_the_same() {
         ("w3".to_owned(), "alive", "web-2", false),
         ("w4".to_owned(), "alive", "web-2", false),
     ];
-    let expected = expected.map(|(worker, verdict, host, unknown)| {
-        (worker, verdict.to_owned(), host.to_owned(), unknown)
-    });
+    let expected = expected
+        .map(|(worker, verdict, host, unknown)| (worker, verdict.to_owned(), host.to_owned(), unknown));
     assert_eq!(workers, expected, "{read}");
     assert_eq!(&read["lost"][0]["worker"], &json!(name(9)), "{read}");
     let table = ask(&server, "--list");

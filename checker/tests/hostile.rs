@@ -128,8 +128,7 @@ fn record(id: &str, long: bool) -> String {
 "tasks":{{"running":0,"done":0,"failed":0}},"queues":["#
     );
     let room = 4_096 - head.len() - 4;
-    let queues =
-        if long { format!("\"{}\"", "q".repeat(room)) } else { vec!["\"q\""; room / 4].join(",") };
+    let queues = if long { format!("\"{}\"", "q".repeat(room)) } else { vec!["\"q\""; room / 4].join(",") };
     head + &queues + "]}"
 }
 
@@ -180,7 +179,11 @@ fn two_mebibytes_of_keys_at_once_are_no_page() {
         let cost = ask(&url, &format!("{words} --timeout 20s"));
         println!("{words}: {} MiB, {:?}", cost.most_mib, cost.took);
         assert_eq!((cost.code, &cost.json["status"]), (Some(1), &"unknown".into()), "{words}: {}", cost.json);
-        assert!(cost.json["reason"].as_str().unwrap().starts_with("Redis gave no proper answer"), "{}", cost.json);
+        assert!(
+            cost.json["reason"].as_str().unwrap().starts_with("Redis gave no proper answer"),
+            "{}",
+            cost.json
+        );
         assert!(cost.most_mib <= 128, "{} MiB", cost.most_mib);
     }
 }

@@ -31,6 +31,8 @@ enum State {
     Busy,
     /// It went silent.
     Lost,
+    /// It went silent twice.
+    LostTwice,
     /// It went silent, and another of its name takes work.
     Anew,
     /// It takes work, and Redis has evicted its record.
@@ -41,7 +43,11 @@ enum State {
 
 impl Made {
     fn beats(&self) -> bool {
-        self.state != State::Lost
+        !self.is_lost()
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(self.state, State::Lost | State::LostTwice)
     }
 
     fn counts(&self, asked: &Asked) -> bool {
@@ -71,7 +77,7 @@ fn fleet() -> Vec<Made> {
         made("w5", "web-2", &["pdf"], State::Lost),
         made("w6", "web-2", &[], State::NoName),
         made("w7", &own_host(), &["mail"], State::Anew),
-        made("w8", &own_host(), &["pdf"], State::Lost),
+        made("w8", &own_host(), &["pdf"], State::LostTwice),
         made("w9", &own_host(), &["mail", "pdf"], State::Busy),
     ]
 }
@@ -79,20 +85,25 @@ fn fleet() -> Vec<Made> {
 fn start(fleet: &[Made]) -> Server {
     let server = Server::start(&[]);
     for (number, made) in (1_u128..).zip(fleet) {
-        let incarnation =
-            |number, promise_ms| record(number, made.name, &made.host, made.queues, promise_ms);
+        let incarnation = |number, promise_ms| record(number, made.name, &made.host, made.queues, promise_ms);
         match made.state {
             State::Lost => beat(&server, &[incarnation(number, 20)]),
+            State::LostTwice => beat(&server, &[incarnation(number + 100, 20), incarnation(number, 20)]),
             State::Busy => beat_as(&server, &[incarnation(number, LONG)], false),
             State::Anew => beat(&server, &[incarnation(number + 100, 20), incarnation(number, LONG)]),
             State::Ready | State::NoRecord | State::NoName => beat(&server, &[incarnation(number, LONG)]),
         }
     }
-    let lost = fleet.iter().filter(|made| matches!(made.state, State::Lost | State::Anew)).count();
+    let lost = |made: &Made| match made.state {
+        State::Lost | State::Anew => 1,
+        State::LostTwice => 2,
+        _ => 0,
+    };
+    let lost: u64 = fleet.iter().map(lost).sum();
     let mut asking = server.fleet("orders");
     until("the lost are lost", || {
         let counts = asking.count(&[], std::time::Instant::now() + servers::SOON).unwrap();
-        (counts.lost == lost as u64).then_some(())
+        (counts.lost == lost).then_some(())
     });
     // Once nobody beats any more, nothing brings back what is evicted.
     for (number, made) in (1_u128..).zip(fleet) {
@@ -164,7 +175,7 @@ fn right(fleet: &[Made], asked: &Asked) -> Right {
     let number = |of: &dyn Fn(&Made) -> bool| fleet.iter().filter(|made| of(made)).count() as u64;
     let here = |made: &Made| made.is_asked_for(asked);
     let counted = number(&|made| made.counts(asked));
-    let lost = number(&|made| here(made) && made.state == State::Lost);
+    let lost = number(&|made| here(made) && made.is_lost());
     let mut failures = Vec::new();
     // At least one, where nothing is said of how many.
     let min = if asked.share.is_some() { asked.min } else { asked.min.or(Some(1)) };

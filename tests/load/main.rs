@@ -394,7 +394,8 @@ fn walks(plan: &Plan, place: &Place, table: &mut Table) {
     row(format!("SCAN {of}, in steps of 1,000"), &mut || assert_eq!(other.scan("nobody:*"), 0));
     let text = place.text();
     row(format!("checker cluster --source django-q {of}"), &mut || {
-        let json = command::run("cluster nobody --source django-q --timeout 120s --format json", &text).json();
+        let json =
+            command::run("cluster nobody --source django-q --timeout 120s --format json", &text).json();
         // It has looked at all of them, and nobody was there.
         assert_eq!((&json["status"], &json["fresh"]), (&"fail".into(), &0.into()), "{json}");
     });

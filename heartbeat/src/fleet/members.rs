@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::mem;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -128,12 +127,16 @@ impl Fleet {
             if let Some(host) = host {
                 scores = self.may_be_on(host, scores, until)?;
             }
+            let mut flow = ControlFlow::Continue(());
+            let on_host = |member: &Member| host.is_none_or(|host| member.host == host);
             for scores in scores.chunks(MAX_PAGE) {
-                let members = self.fetch(now_ms, scores, until)?.into_iter();
-                for member in members.filter(|member| host.is_none_or(|host| member.host == host)) {
-                    if each(member).is_break() {
-                        return Ok(());
+                self.fetch(now_ms, scores, until, |member| {
+                    if flow.is_continue() && on_host(&member) {
+                        flow = each(member);
                     }
+                })?;
+                if flow.is_break() {
+                    return Ok(());
                 }
             }
         }
@@ -149,7 +152,7 @@ impl Fleet {
         if scores.len() > MOST_IN_A_PAGE {
             return Err(self.garbled());
         }
-        Ok(Page { members: self.fetch(now_ms, &scores, until)?, next })
+        Ok(Page { members: self.fetched(now_ms, &scores, until)?, next })
     }
 
     /// Those that are on this host, or whose names were evicted.
@@ -181,8 +184,8 @@ impl Fleet {
         if take.len() == members.len() { Ok(take) } else { Err(self.garbled()) }
     }
 
-    /// The members of these names, with their records: two round trips, and a third where one has no record. A name that is
-    /// not known is left out.
+    /// The members of these names, with their records, in no order: two round trips, and a third where one has no record. A name
+    /// that is not known is left out.
     pub fn named(&mut self, workers: &[&str], until: Instant) -> Result<Vec<Member>, Error> {
         let keys = vec![self.keys.workers(), self.keys.names()];
         let arguments = workers.iter().map(|worker| worker.as_bytes().to_vec()).collect();
@@ -190,7 +193,7 @@ impl Fleet {
         match &answer[..] {
             [Value::Array(time), Value::Array(found)] => {
                 let (now_ms, scores) = self.scores(time, found)?;
-                self.fetch(now_ms, &scores, until)
+                self.fetched(now_ms, &scores, until)
             }
             _ => Err(self.garbled()),
         }
@@ -232,35 +235,47 @@ impl Fleet {
         Ok((now_ms, scores))
     }
 
-    /// All that is known of these members.
-    fn fetch(&mut self, now_ms: u64, scores: &[(Id, u64)], until: Instant) -> Result<Vec<Member>, Error> {
+    fn fetched(&mut self, now_ms: u64, scores: &[(Id, u64)], until: Instant) -> Result<Vec<Member>, Error> {
         let mut members = Vec::with_capacity(scores.len());
         for scores in scores.chunks(MAX_PAGE) {
-            let read = match self.records(now_ms, scores, until) {
-                // Somebody has put something large there: no more of each than tells that it is too large.
-                Err(error) if error.kind() == ErrorKind::Garbled => self.beginnings(now_ms, scores, until)?,
-                read => read?,
-            };
-            members.extend(scores.iter().zip(read).map(|((id, lost_at_ms), (takes_work, found))| {
-                let member = Member::bare(*id, now_ms, *lost_at_ms, takes_work);
-                match found {
-                    Found::Record(record) => member.by_record(record),
-                    found => Member { found, ..member },
-                }
-            }));
+            self.fetch(now_ms, scores, until, |member| members.push(member))?;
         }
-        self.describe(&mut members, until)?;
         Ok(members)
     }
 
-    /// Whether each takes work, and its record. The answers about some are read while the server works on the next, which
-    /// others' questions come between.
+    /// Hands on all that is known of each of these members: those with a record as they come, and then the others.
+    fn fetch(
+        &mut self,
+        now_ms: u64,
+        scores: &[(Id, u64)],
+        until: Instant,
+        mut each: impl FnMut(Member),
+    ) -> Result<(), Error> {
+        let mut bare = Vec::new();
+        let mut sort_out = |member: Member| match member.found {
+            Found::Record(_) => each(member),
+            _ => bare.push(member),
+        };
+        match self.records(now_ms, scores, until, &mut sort_out) {
+            // Somebody has put something large there: no more of each than tells that it is too large.
+            Err(error) if error.kind() == ErrorKind::Garbled => {
+                self.beginnings(now_ms, scores, until)?.into_iter().for_each(sort_out);
+            }
+            read => read?,
+        }
+        self.describe(bare, until)?.into_iter().for_each(each);
+        Ok(())
+    }
+
+    /// Hands on each with its record and whether it takes work. The answers about some are read while the server works on the
+    /// next, which others' questions come between.
     fn records(
         &mut self,
         now_ms: u64,
         scores: &[(Id, u64)],
         until: Instant,
-    ) -> Result<Vec<(bool, Found)>, Error> {
+        mut each: impl FnMut(Member),
+    ) -> Result<(), Error> {
         let (ready, mut stat) = (self.keys.ready(), self.keys.stat(""));
         let prefix = stat.len();
         let mut questions = Vec::new();
@@ -274,26 +289,25 @@ impl Fleet {
             }
             questions.push(Ask::Command(command));
         }
-        let portions = scores.chunks(PORTION).len();
-        let (mut takes_work, mut found) = (vec![Vec::new(); portions], vec![Vec::new(); portions]);
         let cluster = self.cluster.as_str();
+        let (mut ready, mut all_told) = (Vec::new(), true);
         let refused = self.client.ask_each(&questions, until, |index, answer| {
-            let Value::Array(values) = answer else { return };
-            match index % 2 {
-                0 => takes_work[index / 2] = values.iter().map(|score| is_after(score, now_ms)).collect(),
-                _ => {
-                    let ids = scores[index / 2 * PORTION..].iter();
-                    let read = ids.zip(&values).map(|((id, _), line)| Found::of(*id, cluster, line));
-                    found[index / 2] = read.collect();
-                }
+            let portion = scores.chunks(PORTION).nth(index / 2).unwrap_or_default();
+            let Value::Array(values) = answer else { return all_told = false };
+            all_told &= values.len() == portion.len();
+            if index % 2 == 0 {
+                ready = values.iter().map(|score| is_after(score, now_ms)).collect();
+                return;
+            }
+            for (((id, lost_at_ms), line), takes_work) in portion.iter().zip(&values).zip(ready.drain(..)) {
+                each(Member::found(*id, now_ms, *lost_at_ms, takes_work, Found::of(*id, cluster, line)));
             }
         })?;
-        if let Some((_, refusal)) = refused.first() {
-            return Err(refusal.at(&self.client.place()));
+        match refused.first() {
+            Some((_, refusal)) => Err(refusal.at(&self.client.place())),
+            None if all_told => Ok(()),
+            None => Err(self.garbled()),
         }
-        let (takes_work, found) = (takes_work.concat(), found.into_iter().flatten());
-        let read: Vec<_> = takes_work.into_iter().zip(found).collect();
-        if read.len() == scores.len() { Ok(read) } else { Err(self.garbled()) }
     }
 
     /// The same, of records of which each is read apart, and no more than tells that it is too large.
@@ -302,7 +316,7 @@ impl Fleet {
         now_ms: u64,
         scores: &[(Id, u64)],
         until: Instant,
-    ) -> Result<Vec<(bool, Found)>, Error> {
+    ) -> Result<Vec<Member>, Error> {
         let is_ready = |score: &Value| is_after(score, now_ms);
         let ready = self.about_each("ZMSCORE", &self.keys.ready(), scores, until, is_ready)?;
         let begin = |(id, _): &(Id, u64)| {
@@ -312,35 +326,30 @@ impl Fleet {
         };
         let questions: Vec<_> = scores.iter().map(begin).collect();
         // What is refused is no string at all: there is no record.
-        let mut read: Vec<_> = ready.into_iter().map(|takes_work| (takes_work, Found::Nothing)).collect();
+        let mut read: Vec<_> = scores.iter().map(|_| Found::Nothing).collect();
         let cluster = self.cluster.as_str();
         self.client.ask_each(&questions, until, |index, line| {
-            read[index].1 = Found::of(scores[index].0, cluster, &line);
+            read[index] = Found::of(scores[index].0, cluster, &line);
         })?;
-        Ok(read)
+        let read = scores.iter().zip(ready).zip(read);
+        Ok(read.map(|(((id, at), ready), found)| Member::found(*id, now_ms, *at, ready, found)).collect())
     }
 
-    /// Adds what the index knows of those without a record. Who has stopped meanwhile is left out.
-    fn describe(&mut self, members: &mut Vec<Member>, until: Instant) -> Result<(), Error> {
-        let bare = members.iter().filter(|member| member.record().is_none());
-        let bare: Vec<_> = bare.map(|member| (member.id, member.lost_at_ms)).collect();
+    /// What the index knows of these, which have no record. Who has stopped meanwhile is left out.
+    fn describe(&mut self, bare: Vec<Member>, until: Instant) -> Result<Vec<Member>, Error> {
         if bare.is_empty() {
-            return Ok(());
+            return Ok(bare);
         }
+        let scores: Vec<_> = bare.iter().map(|member| (member.id, member.lost_at_ms)).collect();
         // In this order: one that is still there now had its name before, if it ever had.
-        let names = self.about_each("HMGET", &self.keys.names(), &bare, until, entry)?;
+        let names = self.about_each("HMGET", &self.keys.names(), &scores, until, entry)?;
         let is_there = |score: &Value| *score != Value::Nil;
-        let there = self.about_each("ZMSCORE", &self.keys.workers(), &bare, until, is_there)?;
-        let mut facts = names.into_iter().zip(there);
-        let described = mem::take(members).into_iter().filter_map(|member| match member.record() {
-            Some(_) => Some(member),
-            None => match facts.next()? {
-                (None, false) => None,
-                (entry, _) => member.by_entry(entry.as_deref()),
-            },
+        let there = self.about_each("ZMSCORE", &self.keys.workers(), &scores, until, is_there)?;
+        let described = bare.into_iter().zip(names).zip(there).filter_map(|((member, entry), there)| {
+            let known = there || entry.is_some();
+            if known { member.by_entry(entry.as_deref()) } else { None }
         });
-        members.extend(described);
-        Ok(())
+        Ok(described.collect())
     }
 
     /// What the answers to a command about each of these members are read as, in portions.
@@ -352,8 +361,7 @@ impl Fleet {
         until: Instant,
         read: impl Fn(&Value) -> T,
     ) -> Result<Vec<T>, Error> {
-        let questions: Vec<_> =
-            scores.chunks(PORTION).map(|scores| of_each(command, key, scores)).collect();
+        let questions: Vec<_> = scores.chunks(PORTION).map(|scores| of_each(command, key, scores)).collect();
         let mut portions = vec![Vec::new(); questions.len()];
         let refused = self.client.ask_each(&questions, until, |index, answer| {
             if let Value::Array(values) = answer {
@@ -420,10 +428,17 @@ impl Member {
         }
     }
 
-    fn by_record(self, record: Box<Record>) -> Self {
-        let (worker, host) = (record.worker.clone(), record.host.clone());
-        let age_ms = Some(self.since(record.promise_ms));
-        Self { worker, host, age_ms, promise_ms: Some(record.promise_ms), found: Found::Record(record), ..self }
+    /// One of which this was found where its record should be.
+    fn found(id: Id, now_ms: u64, lost_at_ms: u64, takes_work: bool, found: Found) -> Self {
+        let bare = Self::bare(id, now_ms, lost_at_ms, takes_work);
+        match &found {
+            Found::Record(record) => {
+                let (worker, host) = (record.worker.clone(), record.host.clone());
+                let (age_ms, promise_ms) = (Some(bare.since(record.promise_ms)), Some(record.promise_ms));
+                Self { worker, host, age_ms, promise_ms, found, ..bare }
+            }
+            _ => Self { found, ..bare },
+        }
     }
 
     /// By what the hash of names holds of it, if anything; none where that is not a worker's.

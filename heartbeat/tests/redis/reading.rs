@@ -152,7 +152,8 @@ fn the_lost_are_named_until_they_return_or_are_forgotten() {
     assert_eq!((lost.worker.as_str(), lost.host.as_str(), lost.promise_ms), ("orders@web-3", "h", Some(120)));
     let elapsed = u64::try_from(begun.elapsed().as_millis()).unwrap();
     assert!((120..=elapsed + 100).contains(&lost.silent_ms), "{lost:?}");
-    let named = fleet.named(&["orders@web-3", "orders@web-4"], soon()).unwrap();
+    let mut named = fleet.named(&["orders@web-3", "orders@web-4"], soon()).unwrap();
+    named.sort_by(|one, other| one.worker.cmp(&other.worker));
     let verdicts: Vec<_> = named.iter().map(|member| member.judge(None).verdict).collect();
     assert_eq!(verdicts, [Verdict::Silent, Verdict::Alive]);
     assert!(named[0].judge(None).to_string().starts_with("no beat for "));

@@ -105,9 +105,9 @@ fn a_record_is_judged_on_the_servers_clock_whatever_the_workers_said() {
 
 #[test]
 fn a_member_with_a_record_is_what_the_record_says() {
-    let record = Box::new(least());
-    let member = Member::bare(record.id, 100_000, 100_000 + record.promise_ms - 700, false);
-    let member = member.by_record(record.clone());
+    let record = least();
+    let found = Found::Record(Box::new(record.clone()));
+    let member = Member::found(record.id, 100_000, 100_000 + record.promise_ms - 700, false, found);
     assert_eq!((&member.worker, &member.host), (&record.worker, &record.host));
     assert_eq!((member.age_ms, member.promise_ms), (Some(700), Some(record.promise_ms)));
     assert_eq!(member.judge(None).verdict, Verdict::Alive);

@@ -84,10 +84,17 @@ impl Settings {
 
     fn roll(&self, fleet: &mut Fleet, until: Instant) -> Result<Roll, Error> {
         let host = self.question.host.as_deref();
-        let keep = |member: Member| (member.id, member.record().is_some(), Listed::of(member));
-        let (mut found, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
-        self.place_evicted(fleet, &mut found, until)?;
-        let mut workers: Vec<_> = found.into_iter().map(|(_, _, listed)| listed).collect();
+        // Who takes work and has no record, by its place in the list.
+        let (mut evicted, mut place) = (Vec::new(), 0);
+        let keep = |member: Member| {
+            if member.takes_work && member.record().is_none() {
+                evicted.push((place, member.id));
+            }
+            place += 1;
+            Listed::of(member)
+        };
+        let (mut workers, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
+        self.place_evicted(fleet, &evicted, &mut workers, until)?;
         drop_succeeded(&mut workers, |listed| {
             (&listed.worker, listed.fresh, listed.age_ms.unwrap_or_default())
         });
@@ -98,17 +105,16 @@ impl Settings {
     fn place_evicted(
         &self,
         fleet: &mut Fleet,
-        found: &mut [(Id, bool, Listed)],
+        evicted: &[(usize, Id)],
+        workers: &mut [Listed],
         until: Instant,
     ) -> Result<(), Error> {
-        let evicted = |(_, has_record, listed): &&mut (Id, bool, Listed)| !*has_record && listed.takes_work;
-        let mut evicted: Vec<_> = found.iter_mut().filter(evicted).collect();
-        for evicted in evicted.chunks_mut(MAX_PAGE) {
-            let ids: Vec<_> = evicted.iter().map(|(id, ..)| *id).collect();
+        for evicted in evicted.chunks(MAX_PAGE) {
+            let ids: Vec<_> = evicted.iter().map(|(_, id)| *id).collect();
             for queue in &self.question.policy.queues {
                 let take = fleet.take_from(&queue.name, &ids, until)?;
-                for ((_, _, listed), _) in evicted.iter_mut().zip(take).filter(|(_, takes)| *takes) {
-                    listed.queues.push(queue.name.clone());
+                for ((place, _), _) in evicted.iter().zip(take).filter(|(_, takes)| *takes) {
+                    workers[*place].queues.push(queue.name.clone());
                 }
             }
         }
@@ -155,7 +161,9 @@ impl Settings {
             Some(member) if !self.question.counts_here(&member.host) => {
                 Some(format!("is on host {}", member.host))
             }
-            Some(member) if !member.is_fresh() => Some(format!("silent for {}", Human(member.age_ms.unwrap_or_default()))),
+            Some(member) if !member.is_fresh() => {
+                Some(format!("silent for {}", Human(member.age_ms.unwrap_or_default())))
+            }
             Some(member) if self.question.policy.want == Want::Ready && !member.takes_work => {
                 let judgement = member.judge(None);
                 Some(format!("takes no work ({}: {judgement})", judgement.verdict))
@@ -235,22 +243,22 @@ fn size_of_text(member: &Member) -> usize {
 /// Of a worker that went silent and has started anew since, or went silent more than once, only the latest stays.
 /// `of` gives a worker's name, whether it is fresh, and the age of its last beat.
 pub fn drop_succeeded<T>(workers: &mut Vec<T>, of: impl Fn(&T) -> (&str, bool, u64)) {
-    // Only a name that one of the lost bears can be another's successor's.
+    // Of each name that one of the lost bears, the age of the one of them that stays: none where one is fresh.
     let lost = |worker: &&T| !of(worker).1;
-    let mut latest: HashMap<String, u64> =
-        workers.iter().filter(lost).map(|worker| (of(worker).0.to_owned(), u64::MAX)).collect();
-    if latest.is_empty() {
+    let mut stays: HashMap<String, Option<u64>> =
+        workers.iter().filter(lost).map(|worker| (of(worker).0.to_owned(), Some(u64::MAX))).collect();
+    if stays.is_empty() {
         return;
     }
     for worker in workers.iter() {
-        let (name, _, age_ms) = of(worker);
-        if let Some(least) = latest.get_mut(name) {
-            *least = age_ms.min(*least);
+        let (name, fresh, age_ms) = of(worker);
+        if let Some(stays) = stays.get_mut(name) {
+            *stays = stays.map(|least| age_ms.min(least)).filter(|_| !fresh);
         }
     }
     workers.retain(|worker| {
         let (name, fresh, age_ms) = of(worker);
-        fresh || latest.get(name) == Some(&age_ms)
+        fresh || stays.get_mut(name).is_some_and(|stays| stays.take_if(|least| *least == age_ms).is_some())
     });
 }
 
@@ -280,8 +288,10 @@ mod tests {
             ("a", true, 1),
             ("b", false, 7),
             ("b", false, 5),
+            ("b", false, 5),
             ("c", true, 1),
             ("c", true, 2),
+            ("c", false, 1),
         ];
         drop_succeeded(&mut workers, |worker| *worker);
         assert_eq!(workers, [("a", true, 1), ("b", false, 5), ("c", true, 1), ("c", true, 2)]);
