@@ -37,6 +37,9 @@ fn sort_out(index: usize, answer: Answer, take: &mut impl FnMut(usize, Value), r
     }
 }
 
+/// Whether a refusal is one of those that are asked once more in the same way.
+type Kind = fn(&Refusal) -> bool;
+
 /// How to ask once more.
 enum Way {
     /// With the scripts themselves, which the server does not know yet.
@@ -167,10 +170,8 @@ impl Client {
     }
 
     /// Which of the refused to ask once more, and how. All keys move together, so the first of them tells where to.
-    fn way_on(&self, refused: &[(usize, Refusal)]) -> Option<(fn(&Refusal) -> bool, Way)> {
-        let first = |wanted: fn(&Refusal) -> bool| {
-            refused.iter().map(|(_, refusal)| refusal).find(|refusal| wanted(refusal))
-        };
+    fn way_on(&self, refused: &[(usize, Refusal)]) -> Option<(Kind, Way)> {
+        let first = |wanted: Kind| refused.iter().map(|(_, refusal)| refusal).find(|refusal| wanted(refusal));
         let here = self.link.as_ref().and_then(|link| link.host.as_ref());
         if first(Refusal::is_of_no_script).is_some() {
             return Some((Refusal::is_of_no_script, Way::Whole));
