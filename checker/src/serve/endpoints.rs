@@ -16,6 +16,7 @@ use shared::config::Service;
 use super::board::{Board, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
 use super::negotiate;
+use super::page;
 use super::view::{View, Words};
 
 /// What a question is answered with.
@@ -89,6 +90,16 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(VERSION),
         fails: false,
         answer: |asked| Box::pin(async move { asked.show(VERSION, |setup| version(setup)) }),
+    },
+    Endpoint {
+        path: "/",
+        about: "A page for people, and as a stream of server-sent events what changes in it. It asks no check.",
+        media: || media(page::FORMS),
+        fails: false,
+        answer: |asked| {
+            let there = page::is_there(&asked.setup);
+            Box::pin(async move { if there { page::page(&asked) } else { not_found() } })
+        },
     },
 ];
 

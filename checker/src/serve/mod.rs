@@ -11,6 +11,7 @@ pub mod formats;
 mod listen;
 mod logs;
 mod negotiate;
+mod page;
 mod router;
 mod standing;
 mod starved;
