@@ -265,7 +265,6 @@ test('a worker goes from alive to wedged before the eyes of the reader', async (
   await text(rows('web-2').first(), 'alive');
   await page.evaluate(axe);
   assert.deepEqual((await page.evaluate(() => window.axe.run(document))).violations.map(({ id }) => id), []);
-  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT, fullPage: true });
   const scroll = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
   assert.ok(scroll[0] <= scroll[1]);
   assert.deepEqual(page.messages, []);

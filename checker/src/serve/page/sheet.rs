@@ -333,12 +333,10 @@ fn by_queue(workers: &[Worker]) -> (BTreeMap<String, Vec<&Worker>>, bool) {
         let names = if worker.queues.is_empty() { &none[..] } else { &worker.queues[..] };
         names.iter().map(move |name| (Plain(name).to_string(), worker))
     });
-    let mut count = 0;
-    for (name, worker) in places {
+    for (count, (name, worker)) in places.enumerate() {
         if count == ROWS {
             return (queues, true);
         }
-        count += 1;
         queues.entry(name).or_default().push(worker);
     }
     (queues, false)

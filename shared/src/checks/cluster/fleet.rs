@@ -250,11 +250,11 @@ pub fn workers(
     most: usize,
     until: Instant,
 ) -> Result<(Vec<Worker>, bool), Error> {
-    let keep = |member: &Member| Some((member.is_fresh(), member.age_ms, Worker::of(member)));
+    let keep = |member: Member| (member.is_fresh(), member.age_ms.unwrap_or_default(), Worker::of(&member));
     let (mut found, more) = read_all(fleet, host, most, until, keep)?;
     drop_succeeded(&mut found, |(fresh, age_ms, worker)| (&worker.name, *fresh, *age_ms));
     let mut workers: Vec<_> = found.into_iter().map(|(.., worker)| worker).collect();
-    let rank = |worker: &Worker| (worker.verdict.ready(), worker.verdict.live());
+    let rank = |worker: &Worker| (worker.verdict.ready() == Some(true), worker.verdict.live() != Some(false));
     workers.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| one.name.cmp(&other.name)));
     Ok((workers, more))
 }
@@ -264,7 +264,8 @@ impl Worker {
     fn of(member: &Member) -> Self {
         let judgement = member.judge(None);
         let record = member.record();
-        let now = record.map_or(0, |record| record.at_mono_ms.saturating_add(member.age_ms));
+        let age_ms = member.age_ms.unwrap_or_default();
+        let now = record.map_or(0, |record| record.at_mono_ms.saturating_add(age_ms));
         let left = |due: u64| i64::try_from(i128::from(due) - i128::from(now)).unwrap_or(i64::MAX);
         let nearest = record.and_then(|record| record.tasks.nearest.as_ref());
         Self {
