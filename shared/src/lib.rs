@@ -18,6 +18,8 @@ pub mod config;
 pub mod database;
 #[cfg(feature = "django-q")]
 pub mod django_q;
+#[cfg(any(feature = "celery", feature = "django-q"))]
+mod glob;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]

@@ -22,7 +22,7 @@ use lapin::{BasicProperties, Channel, Connection, Consumer, ErrorKind};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout_at;
 
-use self::wire::Hangup;
+use self::wire::Grip;
 use super::broker::Amqp;
 use super::round::Round;
 use super::{Error, Happening, Names, message};
@@ -51,6 +51,8 @@ struct Link {
     connection: Connection,
     queue: ShortString,
     consumer: Consumer,
+    /// Until when the question that it was used for last had time, its end included.
+    until: Instant,
     /// Dropped last: what is above ends by it.
     ground: Ground,
 }
@@ -96,6 +98,7 @@ impl Line {
                 None => Link::open(&self.url, until)?,
             };
             let link = self.link.insert(link);
+            link.begin(until);
             match work(&self.url, link) {
                 Ok(value) => return Ok(value),
                 Err(error) => {
@@ -114,11 +117,11 @@ impl Link {
     fn open(url: &Amqp, until: Instant) -> Result<Self, Error> {
         let ground = Ground::new()?;
         let tls = url.tls.as_ref().map(heartbeat::fleet::tls::Files::client_config).transpose()?;
-        let (stream, hangup) = match ground.wait(until, wire::connect(url, tls)) {
+        let (stream, grip) = match ground.wait(until, wire::connect(url, tls)) {
             Some(connected) => connected.map_err(|error| Error::io(url, &error))?,
             None => return Err(Error::timed_out(url)),
         };
-        let ground = ground.with(hangup);
+        let ground = ground.with(grip);
         let (connection, channel) = ground.result(url, until, async {
             let connection = wire::speak(url, stream).await?;
             let channel = connection.create_channel().await?;
@@ -126,7 +129,15 @@ impl Link {
             Ok((connection, channel))
         })?;
         let (queue, consumer) = ground.result(url, until, inbox(&channel))?;
-        Ok(Self { channel, connection, queue, consumer, ground })
+        Ok(Self { channel, connection, queue, consumer, until, ground })
+    }
+
+    /// Something is asked by it, which may take time and bytes of its own.
+    fn begin(&mut self, until: Instant) {
+        self.until = until;
+        if let Some(grip) = &self.ground.grip {
+            grip.renew();
+        }
     }
 
     fn ask(
@@ -186,7 +197,7 @@ impl Link {
             // All that is there by now is judged at once: that looks at all workers.
             for taken in 1.. {
                 let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
-                let delivery = delivery.map_err(|error| explain(url, &error))?;
+                let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;
                 let ticket = ticket(&delivery.properties);
                 round.take(ticket.as_deref(), &delivery.data, Instant::now());
                 if taken == AT_ONCE {
@@ -229,7 +240,7 @@ impl Link {
         }
         while let Some(next) = self.ground.wait(quiet, self.consumer.next()) {
             let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
-            let delivery = delivery.map_err(|error| explain(url, &error))?;
+            let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;
             for happening in message::happenings(&delivery.data) {
                 if each(happening).is_break() {
                     return Ok(());
@@ -240,14 +251,15 @@ impl Link {
     }
 }
 
-/// Says farewell, where the broker takes it: it would log an end without a word as a failure of this side.
+/// Says farewell, where the broker takes it in what time is left: it would log an end without a word as a failure of this
+/// side.
 impl Drop for Link {
     fn drop(&mut self) {
         // On a thread of another runtime nothing may wait; there it ends without a word.
         if self.connection.status().connected() && Handle::try_current().is_err() {
             let farewell = self.connection.close(200, "OK".into());
             // Whatever comes of it, the connection ends with the socket.
-            let _ = self.ground.wait(Instant::now() + FAREWELL, farewell);
+            let _ = self.ground.wait(self.until.min(Instant::now() + FAREWELL), farewell);
         }
     }
 }
@@ -286,10 +298,10 @@ fn ticket(properties: &BasicProperties) -> Option<String> {
     }
 }
 
-/// The runtime that a connection lives on, and the socket that ends it.
+/// The runtime that a connection lives on, and what ends it.
 struct Ground {
     runtime: Option<Runtime>,
-    hangup: Option<Hangup>,
+    grip: Option<Grip>,
 }
 
 impl Ground {
@@ -297,11 +309,11 @@ impl Ground {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|error| Error::local("no runtime for the broker's connection", error))?;
-        Ok(Self { runtime: Some(runtime), hangup: None })
+        Ok(Self { runtime: Some(runtime), grip: None })
     }
 
-    fn with(mut self, hangup: Hangup) -> Self {
-        self.hangup = Some(hangup);
+    fn with(mut self, grip: Grip) -> Self {
+        self.grip = Some(grip);
         self
     }
 
@@ -318,15 +330,23 @@ impl Ground {
         work: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, Error> {
         match self.wait(until, work) {
-            Some(outcome) => outcome.map_err(|error| explain(url, &error)),
+            Some(outcome) => outcome.map_err(|error| self.explain(url, &error)),
             None => Err(Error::timed_out(url)),
+        }
+    }
+
+    /// What fails once the peer has sent too much fails over that, whatever it says.
+    fn explain(&self, url: &Amqp, error: &lapin::Error) -> Error {
+        match &self.grip {
+            Some(grip) if grip.is_spent() => Error::flooded(url),
+            _ => explain(url, error),
         }
     }
 }
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        self.hangup = None;
+        self.grip = None;
         // A name that is just looked up must hold up nobody.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

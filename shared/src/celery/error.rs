@@ -35,6 +35,11 @@ impl Error {
         Self::new("the broker gave no proper answer", place, what)
     }
 
+    pub(super) fn flooded(place: impl fmt::Display) -> Self {
+        let most = super::amqp::wire::MOST_BYTES >> 20;
+        Self::new("the broker sent too much", place, format!("more than {most} MiB for one question"))
+    }
+
     pub(super) fn refused(place: impl fmt::Display, what: impl fmt::Display) -> Self {
         Self::new("the broker answered with an error", place, what)
     }
@@ -46,6 +51,7 @@ impl Error {
     pub(super) fn io(place: impl fmt::Display, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut => Self::timed_out(place),
+            io::ErrorKind::QuotaExceeded => Self::flooded(place),
             _ => Self::unreachable(place, error),
         }
     }

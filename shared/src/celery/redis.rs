@@ -15,6 +15,7 @@ use redis::{Cmd, Value, cmd};
 
 use super::round::Round;
 use super::{Error, Happening, Names, message, unique};
+use crate::glob::literally;
 
 /// The exchange that the bindings are in: nobody else's.
 const EXCHANGE: &str = "reply.checker";
@@ -117,7 +118,7 @@ impl Line {
         until: Instant,
         each: &mut dyn FnMut(Happening) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let pattern = format!("{}/{}.celeryev/worker.*", self.names.key_prefix, self.db);
+        let pattern = format!("{}/{}.celeryev/worker.*", literally(&self.names.key_prefix), self.db);
         let heard = |payload: &[u8]| {
             let opened = message::open(payload);
             let happenings = opened.map(|opened| message::happenings(&opened.body)).unwrap_or_default();

@@ -18,6 +18,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::pickle::{Node, Pickle};
 use super::stat::{MOST_BYTES, Uuid};
+use crate::glob::literally;
 use crate::sql;
 
 /// The most stats that are read.
@@ -241,14 +242,6 @@ fn unfinished(error: fleet::Error, steps: u64) -> Untold {
         return Untold { reason, detail: Some(error.to_string()) };
     }
     error.into()
-}
-
-/// A text in a pattern, as it stands.
-fn literally(text: &str) -> String {
-    let special = |character: char| matches!(character, '*' | '?' | '[' | ']' | '\\' | '^');
-    text.chars()
-        .flat_map(|character| special(character).then_some('\\').into_iter().chain([character]))
-        .collect()
 }
 
 fn read(
@@ -497,12 +490,6 @@ mod tests {
     use super::*;
 
     const ID: &str = "12345678-1234-5678-1234-567812345678";
-
-    #[test]
-    fn a_name_in_a_pattern_matches_itself_alone() {
-        assert_eq!(literally("django_q:a*b?[c]\\^:cluster"), "django_q:a\\*b\\?\\[c\\]\\\\\\^:cluster");
-        assert_eq!(literally("größe"), "größe");
-    }
 
     #[test]
     fn a_table_has_a_name_that_ends_no_quotes() {
