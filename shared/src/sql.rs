@@ -32,7 +32,7 @@ pub enum Connection {
     Postgres(PgConnection),
     /// To MySQL or MariaDB.
     MySql(MySqlConnection),
-    /// To a SQLite file, which is only read.
+    /// To a SQLite file, which is only read unless told otherwise.
     Sqlite(SqliteConnection),
 }
 
@@ -109,6 +109,15 @@ impl fmt::Debug for Url {
 }
 
 impl Url {
+    /// The same, for who writes too: it makes a difference to a SQLite file.
+    #[must_use]
+    pub fn written_to(mut self) -> Self {
+        if let Options::Sqlite(options) = self.options {
+            self.options = Options::Sqlite(Box::new(options.read_only(false)));
+        }
+        self
+    }
+
     /// Connects and logs in.
     pub async fn connect(&self) -> sqlx::Result<Connection> {
         Ok(match &self.options {

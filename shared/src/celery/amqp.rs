@@ -27,6 +27,7 @@ use super::broker::Amqp;
 use super::round::Round;
 use super::{Error, Happening, Names, message};
 
+mod task;
 pub(crate) mod wire;
 
 /// How long a polite end may take.
@@ -135,9 +136,7 @@ impl Link {
     /// Something is asked by it, which may take time and bytes of its own.
     fn begin(&mut self, until: Instant) {
         self.until = until;
-        if let Some(grip) = &self.ground.grip {
-            grip.renew();
-        }
+        self.ground.allow(wire::UNASKED);
     }
 
     fn ask(
@@ -150,7 +149,8 @@ impl Link {
         let mut reached = true;
         for (method, ticket) in &round.tickets {
             let body = message::request(*method, ticket, "", self.queue.as_str());
-            let published = self.ground.result(url, until, publish(&self.channel, exchange, &body));
+            let published = publish(&self.channel, exchange.clone(), ShortString::default(), &body, json());
+            let published = self.ground.result(url, until, published);
             match published {
                 Ok(routed) => reached &= routed,
                 Err(_) if self.is_missing() => reached = false,
@@ -188,6 +188,7 @@ impl Link {
 
     /// Reads replies until no more are awaited; where that was the deadline, the broker must still be there.
     fn collect(&mut self, url: &Amqp, round: &mut Round<'_>, until: Instant) -> Result<(), Error> {
+        self.ground.allow(wire::ANSWERS);
         let now = Instant::now();
         let last_look = now + until.saturating_duration_since(now) * 4 / 5;
         while let Some(wait) = round.wait(last_look) {
@@ -238,6 +239,7 @@ impl Link {
             Err(_) if self.is_missing() => return Ok(()),
             Err(error) => return Err(error),
         }
+        self.ground.allow(wire::ANSWERS);
         while let Some(next) = self.ground.wait(quiet, self.consumer.next()) {
             let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
             let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;
@@ -278,16 +280,25 @@ async fn inbox(channel: &Channel) -> lapin::Result<(ShortString, Consumer)> {
     Ok((queue, consumer))
 }
 
-/// Publishes to all; whether there was anybody.
-async fn publish(channel: &Channel, exchange: &ShortString, body: &str) -> lapin::Result<bool> {
+/// Publishes; whether there was any queue for it.
+async fn publish(
+    channel: &Channel,
+    exchange: ShortString,
+    routing_key: ShortString,
+    body: &str,
+    properties: BasicProperties,
+) -> lapin::Result<bool> {
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let properties = BasicProperties::default()
+    let sent = channel.basic_publish(exchange, routing_key, options, body.as_bytes(), properties).await?;
+    Ok(sent.await?.take_message().is_none())
+}
+
+/// What Celery's messages are, and that they need not outlast the broker.
+fn json() -> BasicProperties {
+    BasicProperties::default()
         .with_content_type("application/json".into())
         .with_content_encoding("utf-8".into())
-        .with_delivery_mode(1);
-    let empty = ShortString::default();
-    let sent = channel.basic_publish(exchange.clone(), empty, options, body.as_bytes(), properties).await?;
-    Ok(sent.await?.take_message().is_none())
+        .with_delivery_mode(1)
 }
 
 fn ticket(properties: &BasicProperties) -> Option<String> {
@@ -315,6 +326,13 @@ impl Ground {
     fn with(mut self, grip: Grip) -> Self {
         self.grip = Some(grip);
         self
+    }
+
+    /// How much may come from here on.
+    fn allow(&self, bytes: usize) {
+        if let Some(grip) = &self.grip {
+            grip.allow(bytes);
+        }
     }
 
     /// What comes of it until then.

@@ -36,8 +36,7 @@ impl Error {
     }
 
     pub(super) fn flooded(place: impl fmt::Display) -> Self {
-        let most = super::amqp::wire::MOST_BYTES >> 20;
-        Self::new("the broker sent too much", place, format!("more than {most} MiB for one question"))
+        Self::new("the broker sent too much", place, "more than it may in answer to one question")
     }
 
     pub(super) fn refused(place: impl fmt::Display, what: impl fmt::Display) -> Self {
@@ -54,6 +53,11 @@ impl Error {
             io::ErrorKind::QuotaExceeded => Self::flooded(place),
             _ => Self::unreachable(place, error),
         }
+    }
+
+    /// The same, told in another sentence.
+    pub(super) fn about(self, reason: String) -> Self {
+        Self { reason, ..self }
     }
 
     /// Why, as a fixed sentence.

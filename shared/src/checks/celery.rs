@@ -1,5 +1,5 @@
-//! Whether Celery works: its broker, its workers by their replies to a ping, and its result backend, each told apart from the
-//! others.
+//! Whether Celery works: its broker, its workers by their replies to a ping, its result backend, and where asked a task's way
+//! from here to its result, each told apart from the others.
 //!
 //! Who replies is fetched by `celery` and judged by `checks::cluster::celery`, as `checker cluster --source celery` does.
 
@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join;
-use heartbeat::fleet::Connection;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::backend::Backend;
+use self::trip::Trip;
 use super::cluster::celery::{How, Settings as Workers};
 use super::cluster::check::host;
 use super::cluster::{Answer, Policy, Question, Queue};
 use super::worker::Want;
+use crate::celery::task::Task;
 use crate::celery::{Broker, Celery as Line, Names};
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
@@ -23,19 +25,28 @@ use crate::node::solo::{Solo, Unanswered};
 use crate::settings::Secret;
 use crate::status::Status;
 
+mod backend;
+mod trip;
+
 /// How long before the deadline a server is given up, at most: then it can still be said what did not answer.
 const MARGIN: Duration = Duration::from_millis(50);
 
-/// No task's result.
-const NO_RESULT: &str = "celery-task-meta-checker";
+/// Celery's own `task_default_queue`.
+const QUEUE: &str = "celery";
 
-/// Whether Celery's broker, its workers and its result backend answer. Each that does not is a reason of its own.
+/// The longest name of a queue; AMQP allows no longer one.
+const LONGEST_NAME: usize = 255;
+
+/// Whether Celery's broker, its workers and its result backend answer, and where asked, whether a task that is sent is done. Each
+/// that does not is a reason of its own.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Celery {
-    /// Celery's broker, as Celery takes it: `redis://`, `rediss://`, `redis+socket://`, `amqp://` or `amqps://`, or
-    /// `redis+sentinel://HOST,HOST/SERVICE/DB`.
+    /// Celery's broker, as Celery takes it: `redis://`, `rediss://`, `redis+socket://`, `amqp://`, `amqps://`, or `sentinel://…;sentinel://…`
+    /// with `master_name`; or `redis+sentinel://HOST,HOST/SERVICE/DB`.
     broker: Secret,
+    /// Celery's `master_name` of `broker_transport_options`, for a broker of `sentinel://`.
+    master_name: Option<String>,
     /// How many workers reply to a ping at least. Default: 1; with 0 the broker alone is asked for.
     min: Option<u64>,
     /// Queues, each with how many workers take work from it at least.
@@ -54,8 +65,13 @@ pub struct Celery {
     /// Celery's `global_keyprefix`, on Redis. Default: none.
     key_prefix: Option<String>,
     /// Celery's result backend, where it is a Redis or a database (`db+postgresql://`, `db+mysql://`, `db+sqlite:///`): a result is
-    /// read there that is none. Default: it is not asked.
+    /// read there, which without `task` is none. With `task` and over AMQP `rpc://` too. Default: it is not asked.
     result_backend: Option<Secret>,
+    /// The name of a task that takes no arguments and does nothing: it is sent, and must be done within the deadline, by what is
+    /// told of it in `result_backend`. Default: none is sent.
+    task: Option<String>,
+    /// The queue that the task is sent to. Default: `celery`.
+    queue: Option<String>,
 }
 
 fn ready() -> Want {
@@ -73,7 +89,7 @@ impl Settings for Celery {
 
     fn build(self) -> Result<CeleryCheck, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        let broker = self.broker.expose().parse::<Broker>();
+        let broker = Broker::read(self.broker.expose(), self.master_name.as_deref());
         if let Err(invalid) = &broker {
             mistakes.push(Mistake::of("broker", format!("the URL cannot be used: {invalid}")));
         }
@@ -83,6 +99,10 @@ impl Settings for Celery {
         mistakes.extend(host.as_ref().err().map(|why| Mistake::of("host", *why)));
         if self.queues.keys().chain(&self.expect).chain(&self.exchange).any(String::is_empty) {
             mistakes.push(Mistake::together("the name of a queue, a worker or the exchange is empty"));
+        }
+        let task = self.task(&mut mistakes);
+        if let (Ok(broker), Ok(Some(backend))) = (&broker, &backend) {
+            mistakes.extend(backend.misfit(broker, task.is_some()));
         }
         let (Ok(broker), Ok(backend), Ok(host), true) = (broker, backend, host, mistakes.is_empty()) else {
             return Err(mistakes);
@@ -101,8 +121,32 @@ impl Settings for Celery {
         };
         let question = Question { policy, host, ..Question::new(Workers::SOURCE, &broker, "") };
         let workers = Workers { broker, names, how: How::Ask, question };
-        let line = Arc::new(Mutex::new(workers.celery()));
-        Ok(CeleryCheck { workers, line, backend, solo: Solo::default() })
+        let trip = task.map(|task| Trip::new(task, workers.celery()));
+        Ok(CeleryCheck { line: Lone::new(workers.celery()), workers, backend, trip })
+    }
+}
+
+impl Celery {
+    fn task(&self, mistakes: &mut Vec<Mistake>) -> Option<Task> {
+        let Some(name) = &self.task else {
+            if self.queue.is_some() {
+                mistakes.push(Mistake::of("queue", "it is where `task` is sent to, which is missing"));
+            }
+            return None;
+        };
+        if self.result_backend.is_none() {
+            mistakes.push(Mistake::of(
+                "task",
+                "whether it is done is told in `result_backend`, which is missing",
+            ));
+        }
+        let queue = self.queue.as_deref().unwrap_or(QUEUE);
+        for (key, text) in [("task", name.as_str()), ("queue", queue)] {
+            if text.is_empty() || text.len() > LONGEST_NAME || text.chars().any(char::is_control) {
+                mistakes.push(Mistake::of(key, "a name has 1 to 255 bytes, and no control character"));
+            }
+        }
+        Some(Task { name: name.clone(), queue: queue.to_owned() })
     }
 }
 
@@ -110,18 +154,44 @@ impl Settings for Celery {
 #[derive(Debug)]
 pub struct CeleryCheck {
     workers: Workers,
-    line: Arc<Mutex<Line>>,
+    line: Lone<Line>,
     backend: Option<Backend>,
+    trip: Option<Trip>,
+}
+
+/// What blocks who uses it, and is used by one at a time, on a thread of its own.
+#[derive(Debug)]
+struct Lone<T> {
+    inner: Arc<Mutex<T>>,
     solo: Solo,
+}
+
+impl<T: Send + 'static> Lone<T> {
+    fn new(inner: T) -> Self {
+        Self { inner: Arc::new(Mutex::new(inner)), solo: Solo::default() }
+    }
+
+    async fn with<R: Send + 'static>(
+        &self,
+        deadline: Instant,
+        using: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R, Unanswered> {
+        let inner = Arc::clone(&self.inner);
+        // A panic of an earlier use has been told there.
+        self.solo
+            .ask(deadline, move || using(&mut inner.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
+    }
 }
 
 #[async_trait::async_trait]
 impl Check for CeleryCheck {
     async fn run(&self, deadline: Instant) -> Result<(), Failure> {
         let backend = async {
-            match &self.backend {
-                Some(backend) => backend.ask(deadline).await,
-                None => Ok(()),
+            match (&self.trip, &self.backend) {
+                (Some(trip), Some(backend)) => trip.make(backend, deadline).await,
+                (None, Some(backend)) => backend.ask(deadline).await,
+                (_, None) => Ok(()),
             }
         };
         match join(self.ask_workers(deadline), backend).await {
@@ -140,12 +210,8 @@ fn both(one: &Failure, other: &Failure) -> Failure {
 
 impl CeleryCheck {
     async fn ask_workers(&self, deadline: Instant) -> Result<(), Failure> {
-        let (workers, line, until) = (self.workers.clone(), Arc::clone(&self.line), before(deadline));
-        let asked = self.solo.ask(deadline, move || {
-            // A panic of an earlier question has been told there.
-            workers.answer(&mut line.lock().unwrap_or_else(PoisonError::into_inner), until)
-        });
-        match asked.await {
+        let (workers, until) = (self.workers.clone(), before(deadline));
+        match self.line.with(deadline, move |line| workers.answer(line, until)).await {
             Ok(answer) => self.judge(&answer),
             Err(unanswered) => Err(nothing("the broker", unanswered)),
         }
@@ -181,112 +247,6 @@ fn nothing(who: &str, unanswered: Unanswered) -> Failure {
     }
 }
 
-/// Where results are kept.
-#[derive(Debug)]
-enum Backend {
-    Redis(Arc<Mutex<Connection>>, Solo),
-    #[cfg(feature = "sql")]
-    Sql(Box<crate::sql::Url>, tokio::sync::Mutex<Option<crate::sql::Connection>>),
-}
-
-impl Backend {
-    fn parse(text: &str) -> Result<Self, Mistake> {
-        let refused = |why: String| Mistake::of("result_backend", why);
-        #[cfg(feature = "sql")]
-        if let Some(url) = text.strip_prefix("db+") {
-            let url = without_driver(url).parse();
-            let url = url.map_err(|invalid| refused(format!("the URL cannot be used: {invalid}")))?;
-            return Ok(Self::Sql(Box::new(url), tokio::sync::Mutex::default()));
-        }
-        match text.parse::<Broker>() {
-            Ok(Broker::Redis(url)) => {
-                Ok(Self::Redis(Arc::new(Mutex::new(Connection::new(url))), Solo::default()))
-            }
-            Ok(Broker::Amqp(_)) => {
-                Err(refused("results over AMQP are kept nowhere: leave it out".to_owned()))
-            }
-            Err(crate::celery::Invalid::Scheme) => Err(refused(
-                "it is neither a Redis nor a database (db+postgresql://, db+mysql://)".to_owned(),
-            )),
-            Err(invalid) => Err(refused(format!("the URL cannot be used: {invalid}"))),
-        }
-    }
-
-    async fn ask(&self, deadline: Instant) -> Result<(), Failure> {
-        match self {
-            Self::Redis(connection, solo) => redis(connection, solo, deadline).await,
-            #[cfg(feature = "sql")]
-            Self::Sql(url, kept) => sql(url, kept, deadline).await,
-        }
-    }
-}
-
-/// `postgresql+psycopg://` is how `SQLAlchemy` says which client to use.
-#[cfg(feature = "sql")]
-fn without_driver(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => format!("{}://{rest}", scheme.split('+').next().unwrap_or_default()),
-        None => url.to_owned(),
-    }
-}
-
-async fn redis(connection: &Arc<Mutex<Connection>>, solo: &Solo, deadline: Instant) -> Result<(), Failure> {
-    let (connection, until) = (Arc::clone(connection), before(deadline));
-    let asked = solo.ask(deadline, move || {
-        let mut get = redis::cmd("GET");
-        get.arg(NO_RESULT);
-        let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.ask(&[get], until)?.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
-    });
-    match asked.await {
-        Ok(told) => told.map_err(|error| {
-            Failure::failed(format!("the result backend: {}", error.kind())).because(error.to_string())
-        }),
-        Err(unanswered) => Err(nothing("the result backend", unanswered)),
-    }
-}
-
-#[cfg(feature = "sql")]
-async fn sql(
-    url: &crate::sql::Url,
-    kept: &tokio::sync::Mutex<Option<crate::sql::Connection>>,
-    deadline: Instant,
-) -> Result<(), Failure> {
-    use tokio::time::timeout_at;
-    let mut kept = kept.lock().await;
-    let now = Instant::now();
-    if let Some(mut connection) = kept.take() {
-        // One that does not answer leaves time for a new one.
-        let share = now + deadline.saturating_duration_since(now) / 3;
-        if let Ok(Ok(())) = timeout_at(share.into(), select_one(&mut connection)).await {
-            *kept = Some(connection);
-            return Ok(());
-        }
-    }
-    let asked = async {
-        let mut connection = url.connect().await?;
-        select_one(&mut connection).await?;
-        Ok(connection)
-    };
-    let connection = asked.await.map_err(|error: sqlx::Error| {
-        let reason = format!("the result backend: {}", crate::sql::reason(&error));
-        Failure::failed(reason).because(format!("{url}: {error}"))
-    })?;
-    *kept = Some(connection);
-    Ok(())
-}
-
-#[cfg(feature = "sql")]
-async fn select_one(connection: &mut crate::sql::Connection) -> sqlx::Result<()> {
-    use sqlx::Executor as _;
-    const QUESTION: &str = "SELECT 1";
-    match connection {
-        crate::sql::Connection::Postgres(connection) => connection.execute(QUESTION).await.map(drop),
-        crate::sql::Connection::MySql(connection) => connection.execute(QUESTION).await.map(drop),
-        crate::sql::Connection::Sqlite(connection) => connection.execute(QUESTION).await.map(drop),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, from_value, json};
@@ -310,6 +270,9 @@ mod tests {
         let policy = workers.question.policy;
         assert_eq!((policy.want, policy.min), (Want::Live, Some(3)));
         assert_eq!(policy.queues, ["mail:2".parse().unwrap()]);
+        let trip =
+            build(json!({ "broker": "amqp://h", "result_backend": "rpc://", "task": "t" })).unwrap().trip;
+        assert_eq!(trip.unwrap().task(), &Task { name: "t".to_owned(), queue: "celery".to_owned() });
         let default = build(json!({ "broker": "redis://h" })).unwrap();
         assert_eq!(default.workers.question.policy.want, Want::Ready);
         assert!(default.backend.is_none());
@@ -320,7 +283,19 @@ mod tests {
         for (settings, keys) in [
             (json!({ "broker": "http://S3cret" }), vec![Some("broker")]),
             (json!({ "broker": "redis://h", "result_backend": "S3cret" }), vec![Some("result_backend")]),
-            (json!({ "broker": "redis://h", "result_backend": "rpc://" }), vec![Some("result_backend")]),
+            (json!({ "broker": "amqp://h", "result_backend": "rpc://" }), vec![Some("result_backend")]),
+            (
+                json!({ "broker": "redis://h", "result_backend": "rpc://", "task": "t" }),
+                vec![Some("result_backend")],
+            ),
+            (json!({ "broker": "amqp://h", "task": "t" }), vec![Some("task")]),
+            (json!({ "broker": "amqp://h", "queue": "q" }), vec![Some("queue")]),
+            (
+                json!({ "broker": "amqp://h", "result_backend": "rpc://", "task": "", "queue": "q".repeat(256) }),
+                vec![Some("task"), Some("queue")],
+            ),
+            (json!({ "broker": "sentinel://:S3cret@h" }), vec![Some("broker")]),
+            (json!({ "broker": "redis://:S3cret@h", "master_name": "main" }), vec![Some("broker")]),
             (json!({ "broker": "redis://h", "result_backend": "amqp://h" }), vec![Some("result_backend")]),
             (
                 json!({ "broker": "amqp://:S3cret@", "result_backend": "redis://:S3cret@h/x", "expect": [""] }),
@@ -339,7 +314,8 @@ mod tests {
             ("db+postgresql://me:S3cret@h/shop", "postgresql://h/shop"),
             ("db+postgresql+psycopg://me:S3cret@h/shop", "postgresql://h/shop"),
             ("db+mysql+pymysql://me:S3cret@h/shop", "mysql://h/shop"),
-            ("db+sqlite:///results.db", "sqlite:///results.db"),
+            ("db+sqlite:///results.db", "sqlite://results.db"),
+            ("db+sqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
         ] {
             match Backend::parse(text) {
                 Ok(Backend::Sql(url, _)) => assert_eq!(url.to_string(), shown),

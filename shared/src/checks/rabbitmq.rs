@@ -194,7 +194,7 @@ impl RabbitMqCheck {
         // Who has published before is blocked as soon as there is an alarm: a new connection is told of it anew.
         let is_usable = |status: &ConnectionStatus| status.connected() && !status.blocked();
         let link = kept.0.as_mut().filter(|link| is_usable(link.connection.status()))?;
-        link.grip.renew();
+        link.grip.allow(wire::UNASKED);
         let found = timeout_at(share.into(), self.ask(link)).await.ok()?.ok()?;
         Some((kept, found))
     }

@@ -16,6 +16,13 @@ pub struct Published {
     pub body: String,
 }
 
+/// When a broker delivers its answers: a real one may do it before it confirms what they answer, and after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    AnswersFirst,
+    ConfirmsFirst,
+}
+
 /// A broker for one connection.
 pub struct Broker {
     pub address: SocketAddr,
@@ -31,6 +38,7 @@ pub struct Message {
 impl Broker {
     /// Answers each message that is published to it with those that `answers` makes of it.
     pub fn start<I: IntoIterator<Item = Message>>(
+        order: Order,
         answers: impl Fn(&Published) -> I + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -39,7 +47,7 @@ impl Broker {
         thread::spawn(move || {
             let (stream, _) = listener.accept().unwrap();
             // It ends where the other side does.
-            let _ = serve(stream, &sender, answers);
+            let _ = serve(stream, &sender, order, answers);
         });
         Self { address, published }
     }
@@ -48,6 +56,7 @@ impl Broker {
 fn serve<I: IntoIterator<Item = Message>>(
     mut stream: TcpStream,
     published: &Sender<Published>,
+    order: Order,
     answers: impl Fn(&Published) -> I,
 ) -> io::Result<()> {
     stream.read_exact(&mut [0; 8])?;
@@ -67,9 +76,15 @@ fn serve<I: IntoIterator<Item = Message>>(
             (60, 40) => {
                 let message = message(&mut stream, &payload[6..])?;
                 tag += 1;
-                method(&mut stream, channel, (60, 80), &[&tag.to_be_bytes()[..], b"\0"].concat())?;
+                let confirm = [&tag.to_be_bytes()[..], b"\0"].concat();
+                if order == Order::ConfirmsFirst {
+                    method(&mut stream, channel, (60, 80), &confirm)?;
+                }
                 for answer in answers(&message) {
                     deliver(&mut stream, channel, &answer)?;
+                }
+                if order == Order::AnswersFirst {
+                    method(&mut stream, channel, (60, 80), &confirm)?;
                 }
                 // Nobody may look any more.
                 let _ = published.send(message);

@@ -30,9 +30,13 @@ use super::Amqp;
 /// The largest frame that is agreed to: it is what `lapin` sizes its buffers by, 32 times.
 const FRAME_MAX: u32 = 128 << 10;
 
-/// The most that a broker may send in answer to one question: what it sends is kept by `lapin`, without bound, until it is
-/// looked at. The replies of 100,000 workers, of one queue each, have 100 MB.
-pub const MOST_BYTES: usize = 128 << 20;
+/// What a broker may send before it has been asked anything that brings much: `lapin` keeps what it sends, without bound and
+/// in eight times as many bytes, until somebody looks at it.
+pub const UNASKED: usize = 16 << 20;
+
+/// What it may send in answer to a question, which is looked at as it comes: the replies of 100,000 workers, of one queue
+/// each, have 100 MB.
+pub const ANSWERS: usize = 128 << 20;
 
 /// How long one address of several may take to answer.
 const SHARE: Duration = Duration::from_secs(1);
@@ -52,9 +56,9 @@ pub struct Grip {
 }
 
 impl Grip {
-    /// A question begins: the peer may send as much again.
-    pub fn renew(&self) {
-        self.allowance.store(MOST_BYTES, Ordering::Relaxed);
+    /// From here on the peer may send so many bytes.
+    pub fn allow(&self, bytes: usize) {
+        self.allowance.store(bytes, Ordering::Relaxed);
     }
 
     /// Whether the peer has sent all that it may, and the connection has failed over that or is about to.
@@ -87,7 +91,7 @@ impl AsyncRead for Metered {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
         let read = ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer[..most]))?;
-        // It may have been renewed meanwhile: then these bytes are of the new question.
+        // Another allowance may have been given meanwhile: then these bytes are of that one.
         let less = |left: usize| Some(left.saturating_sub(read));
         let _ = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         Poll::Ready(Ok(read))
@@ -132,7 +136,7 @@ pub async fn encrypt(
     tls: Option<Arc<ClientConfig>>,
 ) -> io::Result<(Stream, Grip)> {
     let socket = stream.as_fd().try_clone_to_owned()?.into();
-    let grip = Grip { socket, allowance: Arc::new(AtomicUsize::new(MOST_BYTES)) };
+    let grip = Grip { socket, allowance: Arc::new(AtomicUsize::new(UNASKED)) };
     let inner: Stream = match tls {
         None => Box::new(stream.compat()),
         Some(tls) => {
