@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(envelope["headers"], sent.headers);
         let properties = &envelope["properties"];
         assert_eq!(properties["delivery_info"], json!({ "exchange": "", "routing_key": "mail" }));
-        assert_eq!(properties["correlation_id"], sent.id.into());
+        assert_eq!(properties["correlation_id"], Value::from(sent.id));
         assert_eq!(open(envelope.to_string().as_bytes()).unwrap().body, BODY.as_bytes());
         assert_eq!(serde_json::from_str::<Value>(BODY).unwrap().as_array().unwrap().len(), 3);
     }

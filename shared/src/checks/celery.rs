@@ -26,6 +26,8 @@ use crate::settings::Secret;
 use crate::status::Status;
 
 mod backend;
+#[cfg(feature = "sql")]
+mod table;
 mod trip;
 
 /// How long before the deadline a server is given up, at most: then it can still be said what did not answer.
@@ -318,7 +320,7 @@ mod tests {
             ("db+sqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
         ] {
             match Backend::parse(text) {
-                Ok(Backend::Sql(url, _)) => assert_eq!(url.to_string(), shown),
+                Ok(Backend::Sql(table)) => assert_eq!(table.url().to_string(), shown),
                 other => panic!("{text}: {other:?}"),
             }
         }

@@ -4,9 +4,11 @@
 
 use std::time::Instant;
 
-use lapin::BasicProperties;
+use futures_util::StreamExt as _;
 use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
+use lapin::{BasicProperties, ErrorKind};
 use serde_json::Value;
 
 use super::super::task::{self, End, Sent, Task};
@@ -37,7 +39,7 @@ impl Link {
             Some(Ok(found)) => found.consumer_count(),
             Some(Err(error)) if self.is_missing() => {
                 self.reopen(url, until)?;
-                return Ok(Err(explain(url, &error).about(format!("queue {queue} cannot be asked"))));
+                return Ok(Err(explain(url, &error).about(format!("queue {queue} {}", no_queue(&error)))));
             }
             Some(Err(error)) => return Err(self.ground.explain(url, &error)),
         };
@@ -63,7 +65,6 @@ impl Link {
     }
 
     fn result(&mut self, url: &Amqp, sent: &Sent, until: Instant) -> Result<Option<End>, Error> {
-        use futures_util::StreamExt as _;
         while let Some(next) = self.ground.wait(until, self.consumer.next()) {
             let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
             let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;
@@ -78,6 +79,15 @@ impl Link {
             }
         }
         Ok(None)
+    }
+}
+
+fn no_queue(error: &lapin::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) if *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => {
+            "is not there"
+        }
+        _ => "cannot be asked about",
     }
 }
 

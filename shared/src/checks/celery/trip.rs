@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::backend::Backend;
 use super::{Lone, before, nothing};
 use crate::celery::Celery;
-use crate::celery::task::{End, Sent, Task};
+use crate::celery::task::{End, Task};
 use crate::check::Failure;
 
 /// Sends a task, over a connection of its own.
@@ -39,26 +39,29 @@ impl Trip {
         let end = match backend {
             Backend::Reply => {
                 let sent = sent.clone();
-                self.ask(deadline, move |celery| celery.result(&sent, last_look)).await?
+                self.ask(deadline, move |celery| celery.result(&sent, last_look)).await
             }
-            kept => kept.end(&sent, last_look, deadline).await?,
+            kept => kept.end(&sent, last_look, deadline).await,
         };
-        self.judge(end, sent, deadline).await
+        match end {
+            Ok(Some(end)) => self.judge(end),
+            unknown => {
+                let until = before(deadline);
+                let withdrawn = self.ask(deadline, move |celery| celery.withdraw(&sent, until)).await;
+                unknown.and(withdrawn)?;
+                Err(Failure::failed(format!("the task {} was not done in time", self.task.name)))
+            }
+        }
     }
 
-    async fn judge(&self, end: Option<End>, sent: Sent, deadline: Instant) -> Result<(), Failure> {
+    fn judge(&self, end: End) -> Result<(), Failure> {
         let name = &self.task.name;
         match end {
-            Some(End::Done) => Ok(()),
-            Some(End::Failed(why)) => Err(Failure::failed(format!("the task {name} failed")).because(why)),
-            Some(End::Revoked) => Err(Failure::failed(format!(
+            End::Done => Ok(()),
+            End::Failed(why) => Err(Failure::failed(format!("the task {name} failed")).because(why)),
+            End::Revoked => Err(Failure::failed(format!(
                 "the task {name} was not begun: it was revoked, or had expired by the worker's clock"
             ))),
-            None => {
-                let until = before(deadline);
-                self.ask(deadline, move |celery| celery.withdraw(&sent, until)).await?;
-                Err(Failure::failed(format!("the task {name} was not done in time")))
-            }
         }
     }
 
