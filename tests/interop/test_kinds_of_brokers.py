@@ -64,14 +64,17 @@ def test_celerys_workers_are_asked_over_their_broker(request, start, tmp_path, o
     worker = start(CeleryWorker, broker, host=host, pool="prefork", CONTROL_EXCHANGE=host).ready()
     of = {"broker": broker.url, "exchange": host, "timeout": "3s"}
     one = Asked(tmp_path, "celery", **of, queues={worker.queue: 1}, expect=[worker.name], host=host)
+    heard = Asked(tmp_path, "celery", **of | {"timeout": "5s"}, events=True, expect=[worker.name], min_percent=50, expected=2)
     two = Asked(tmp_path, "celery", **of, min=2, queues={"nobodys": 1}, expect=["w@elsewhere"])
     one.until_passes()
+    assert heard().passes
     assert two().reason == "min 2: 1 worker takes work; queue nobodys needs 1: no workers take work; w@elsewhere does not count"
 
     worker.signal(signal.SIGSTOP)
     frozen = one()
     assert frozen.status == "fail" and f"queue {worker.queue} needs 1: no workers take work" in frozen.reason, frozen
     assert Asked(tmp_path, "celery", **of, min=0)().passes, "the broker is there"
+    assert heard().reason == f"50 % of 2 is 1: no workers take work; {worker.name} does not count"
     worker.signal(signal.SIGCONT)
     one.until_passes()
     worker.end()

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use self::backend::Backend;
 use self::trip::Trip;
 use super::cluster::celery::{How, Settings as Workers};
-use super::cluster::check::host;
+use super::cluster::check::{host, share};
 use super::cluster::{Answer, Policy, Question, Queue};
 use super::worker::Want;
 use crate::celery::task::Task;
@@ -49,8 +49,14 @@ pub struct Celery {
     broker: Secret,
     /// Celery's `master_name` of `broker_transport_options`, for a broker of `sentinel://`.
     master_name: Option<String>,
-    /// How many workers reply to a ping at least. Default: 1; with 0 the broker alone is asked for.
+    /// How many workers reply to a ping at least. Default: 1, or what `min_percent` says; with 0 the broker alone is asked for.
     min: Option<u64>,
+    /// How many there are at least as a share of `expected`, in percent and rounded up.
+    #[schemars(range(min = 1, max = 100))]
+    min_percent: Option<u64>,
+    /// How many workers there should be.
+    #[schemars(range(min = 1))]
+    expected: Option<u64>,
     /// Queues, each with how many workers take work from it at least.
     #[serde(default)]
     queues: BTreeMap<String, u64>,
@@ -62,6 +68,10 @@ pub struct Celery {
     want: Want,
     /// Only the workers of the host of this name count, which follows the `@`; `self` is this one.
     host: Option<String>,
+    /// Whether workers are not asked but listened to, for 2.5 s or as long as it takes all to speak: nothing is sent to them, and
+    /// their queues are not known.
+    #[serde(default)]
+    events: bool,
     /// Celery's `control_exchange`. Default: `celery`.
     exchange: Option<String>,
     /// Celery's `global_keyprefix`, on Redis. Default: none.
@@ -99,6 +109,12 @@ impl Settings for Celery {
         mistakes.extend(backend.as_ref().err().cloned());
         let host = self.host.as_deref().map(host).transpose();
         mistakes.extend(host.as_ref().err().map(|why| Mistake::of("host", *why)));
+        let share = share(self.min_percent, self.expected);
+        mistakes.extend(share.as_ref().err().cloned());
+        if self.events && !self.queues.is_empty() {
+            let why = "`events` do not tell from which queues a worker takes work";
+            mistakes.push(Mistake::of("queues", why));
+        }
         if self.queues.keys().chain(&self.expect).chain(&self.exchange).any(String::is_empty) {
             mistakes.push(Mistake::together("the name of a queue, a worker or the exchange is empty"));
         }
@@ -106,7 +122,9 @@ impl Settings for Celery {
         if let (Ok(broker), Ok(Some(backend))) = (&broker, &backend) {
             mistakes.extend(backend.misfit(broker, task.is_some()));
         }
-        let (Ok(broker), Ok(backend), Ok(host), true) = (broker, backend, host, mistakes.is_empty()) else {
+        let (Ok(broker), Ok(backend), Ok(host), Ok(share), true) =
+            (broker, backend, host, share, mistakes.is_empty())
+        else {
             return Err(mistakes);
         };
         let names = Names::default();
@@ -117,12 +135,14 @@ impl Settings for Celery {
         let policy = Policy {
             want: self.want,
             min: self.min,
+            share,
             queues: self.queues.into_iter().map(|(name, min)| Queue { name, min }).collect(),
             expect: self.expect,
             ..Policy::default()
         };
         let question = Question { policy, host, ..Question::new(Workers::SOURCE, &broker, "") };
-        let workers = Workers { broker, names, how: How::Ask, question };
+        let how = if self.events { How::Listen } else { How::Ask };
+        let workers = Workers { broker, names, how, question };
         let trip = task.map(|task| Trip::new(task, workers.celery()));
         Ok(CeleryCheck { line: Lone::new(workers.celery()), workers, backend, trip })
     }
@@ -253,6 +273,7 @@ fn nothing(who: &str, unanswered: Unanswered) -> Failure {
 mod tests {
     use serde_json::{Value, from_value, json};
 
+    use super::super::cluster::Share;
     use super::*;
 
     fn build(settings: Value) -> Result<CeleryCheck, Vec<Mistake>> {
@@ -275,6 +296,9 @@ mod tests {
         let trip =
             build(json!({ "broker": "amqp://h", "result_backend": "rpc://", "task": "t" })).unwrap().trip;
         assert_eq!(trip.unwrap().task(), &Task { name: "t".to_owned(), queue: "celery".to_owned() });
+        let heard = build(json!({ "broker": "redis://h", "events": true, "min_percent": 50, "expected": 4 }));
+        let heard = heard.unwrap().workers;
+        assert_eq!((heard.how, heard.question.policy.share.map(Share::needed)), (How::Listen, Some(2)));
         let default = build(json!({ "broker": "redis://h" })).unwrap();
         assert_eq!(default.workers.question.policy.want, Want::Ready);
         assert!(default.backend.is_none());
@@ -296,6 +320,8 @@ mod tests {
                 json!({ "broker": "amqp://h", "result_backend": "rpc://", "task": "", "queue": "q".repeat(256) }),
                 vec![Some("task"), Some("queue")],
             ),
+            (json!({ "broker": "amqp://h", "events": true, "queues": { "q": 1 } }), vec![Some("queues")]),
+            (json!({ "broker": "amqp://h", "min_percent": 50 }), vec![Some("min_percent")]),
             (json!({ "broker": "sentinel://:S3cret@h" }), vec![Some("broker")]),
             (json!({ "broker": "redis://:S3cret@h", "master_name": "main" }), vec![Some("broker")]),
             (json!({ "broker": "redis://h", "result_backend": "amqp://h" }), vec![Some("result_backend")]),
