@@ -26,6 +26,8 @@ pub enum Command {
     Cluster(Box<crate::cluster::Args>),
     #[cfg(feature = "run")]
     Run(crate::run::Args),
+    #[cfg(feature = "serve")]
+    Serve(crate::serve::Args),
     #[cfg(feature = "run")]
     Validate(crate::configuration::validate::Args),
     #[cfg(feature = "run")]
@@ -79,6 +81,8 @@ fn run(command: &Command) -> Exit {
         Command::Cluster(args) => crate::cluster::run(args),
         #[cfg(feature = "run")]
         Command::Run(args) => crate::run::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => crate::serve::run(args),
         #[cfg(feature = "run")]
         Command::Validate(args) => crate::configuration::validate::run(args),
         #[cfg(feature = "run")]

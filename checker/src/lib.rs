@@ -18,7 +18,12 @@ mod interrupt;
 mod redis;
 #[cfg(feature = "run")]
 mod run;
+#[cfg(feature = "serve")]
+pub mod serve;
 mod stream;
 #[cfg(feature = "watch")]
 pub mod watch;
 mod worker;
+
+#[cfg(feature = "serve")]
+pub use serve::router;

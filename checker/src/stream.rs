@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 #[cfg(feature = "run")]
-use std::sync::OnceLock;
+use std::sync::{PoisonError, RwLock};
 
 use crate::exit::Exit;
 #[cfg(feature = "run")]
@@ -10,21 +10,23 @@ use crate::format::plain::Plain;
 
 /// What standard error never shows, the longest first.
 #[cfg(feature = "run")]
-static HIDDEN: OnceLock<Vec<String>> = OnceLock::new();
+static HIDDEN: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
 /// Shorter ones are parts of ordinary words; nothing could be told any more.
 #[cfg(feature = "run")]
 const SHORTEST_HIDDEN: usize = 4;
 
-/// From now on, standard error shows none of these: the last line of defence against a library whose error repeats what it
-/// was given. Once a process.
+/// From now on, standard error shows none of these either, as they are and as JSON writes them: the last line of defence
+/// against a library whose error repeats what it was given.
 #[cfg(feature = "run")]
 pub fn hide<'s>(secrets: impl Iterator<Item = &'s str>) {
-    let mut hidden: Vec<_> =
-        secrets.filter(|secret| secret.len() >= SHORTEST_HIDDEN).map(str::to_owned).collect();
-    hidden.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    // Somebody has said it before: then those stay hidden.
-    let _ = HIDDEN.set(hidden);
+    let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
+    for secret in secrets.filter(|secret| secret.len() >= SHORTEST_HIDDEN) {
+        let quoted = serde_json::Value::from(secret).to_string();
+        hidden.extend([secret.to_owned(), quoted.trim_matches('"').to_owned()]);
+    }
+    hidden.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+    hidden.dedup();
 }
 
 /// Tells something in one line, whatever it holds.
@@ -55,8 +57,9 @@ pub fn complain(what: &str) {
 /// Tells what is wrong, in lines of its own.
 pub fn complain_at_length(text: &str) {
     #[cfg(feature = "run")]
-    let text =
-        &HIDDEN.get().into_iter().flatten().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
+    let hidden = HIDDEN.read().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(feature = "run")]
+    let text = &hidden.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
     // There is nowhere left to tell that nothing can be told.
     let _ = io::stderr().write_all(text.as_bytes());
 }

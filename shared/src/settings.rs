@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use heartbeat::duration;
@@ -27,8 +28,8 @@ pub enum Shape {
     Url,
     /// A [`Network`].
     Network,
-    /// An [`Address`].
-    Address,
+    /// A [`Listen`].
+    Listen,
     /// A [`Secret`].
     Secret,
     /// A [`Size`].
@@ -38,7 +39,7 @@ pub enum Shape {
 impl Shape {
     /// All of them.
     pub const ALL: [Self; 6] =
-        [Self::Duration, Self::Url, Self::Network, Self::Address, Self::Secret, Self::Size];
+        [Self::Duration, Self::Url, Self::Network, Self::Listen, Self::Secret, Self::Size];
 
     /// Its word, in a schema and in lists of settings.
     pub fn as_str(self) -> &'static str {
@@ -46,7 +47,7 @@ impl Shape {
             Self::Duration => "duration",
             Self::Url => "URL",
             Self::Network => "network",
-            Self::Address => "address",
+            Self::Listen => "address",
             Self::Secret => "secret",
             Self::Size => "size",
         }
@@ -58,7 +59,9 @@ impl Shape {
             Self::Duration => "a duration, such as 500ms, 30s, 5m or 1m30s",
             Self::Url => "a URL",
             Self::Network => "a network, such as 10.0.0.0/8 or ::1/128",
-            Self::Address => "an address with a port, such as 127.0.0.1:8080 or [::]:8080",
+            Self::Listen => {
+                "an address with a port, such as 127.0.0.1:8080 or [::]:8080, or a Unix socket, such as unix:/run/it.sock"
+            }
             Self::Secret => "a text",
             Self::Size => "a size, such as 512KiB, 100MiB or 2GB",
         }
@@ -70,9 +73,7 @@ impl Shape {
             Self::Duration => duration::parse(text).err().map(|invalid| invalid.to_string()),
             Self::Url => url::Url::parse(text).err().map(|invalid| format!("it is not a URL: {invalid}")),
             Self::Network => network(text).is_none().then(|| format!("it is not {}", self.expected())),
-            Self::Address => {
-                text.parse::<SocketAddr>().is_err().then(|| format!("it is not {}", self.expected()))
-            }
+            Self::Listen => text.parse::<Listen>().err().map(|_| format!("it is not {}", self.expected())),
             Self::Secret => None,
             Self::Size => Size::parse(text).is_none().then(|| format!("it is not {}", self.expected())),
         }
@@ -225,12 +226,49 @@ impl Serialize for Network {
 
 shaped!(Network);
 
-/// An IP address with a port, to listen at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(transparent)]
-pub struct Address(pub SocketAddr);
+/// Where to listen: an IP address with a port, or the path of a Unix socket after `unix:`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An IP address with a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
 
-shaped!(Address);
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            _ => text.parse().map(Self::Tcp).map_err(|_| format!("it is not {}", Shape::Listen.expected())),
+        }
+    }
+}
+
+/// As it is read.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Listen {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+shaped!(Listen);
 
 /// An amount of data: a whole number with a unit, such as `512KiB`, `100MiB` or `2GB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -323,7 +361,7 @@ mod tests {
             (Shape::Duration, |text| from_value::<Span>(json!(text)).is_ok()),
             (Shape::Url, |text| from_value::<Url>(json!(text)).is_ok()),
             (Shape::Network, |text| from_value::<Network>(json!(text)).is_ok()),
-            (Shape::Address, |text| from_value::<Address>(json!(text)).is_ok()),
+            (Shape::Listen, |text| from_value::<Listen>(json!(text)).is_ok()),
         ];
         for text in [
             "",
@@ -336,6 +374,8 @@ mod tests {
             "10.0.0.0/33",
             "::1",
             "1.2.3.4:80",
+            "unix:",
+            "unix:/a",
         ] {
             for (shape, reads) in reads {
                 let refused = shape.refuses(text);

@@ -11,6 +11,8 @@ use shared::checks::worker::{Answer, Want};
 #[cfg(feature = "run")]
 use shared::runner::{Outcome, Overall, Report};
 
+#[cfg(feature = "run")]
+use super::Shown;
 use super::time::{now, rfc3339};
 
 /// A worker's answer: its verdict, and, where they are known, its beat's age and its tasks.
@@ -93,18 +95,20 @@ pub fn cluster(answer: &cluster::Answer) -> String {
     format!("{document}\n")
 }
 
-/// A report: how long each check took, and what it found.
+/// A report: what each check found, and, where that is shown, how long it took.
 #[cfg(feature = "run")]
-pub fn report(subset: &str, report: &Report) -> String {
+pub fn report(subset: &str, report: &Report, shown: Shown) -> String {
     let time = rfc3339(now());
     let check = |outcome: &Outcome| {
-        let mut entry = json!({
-            "componentType": "component", "observedValue": super::json::duration_ms(outcome.took), "observedUnit": "ms",
-            "status": status(outcome.status, !outcome.critical), "time": time,
-        });
-        if let Some(reason) = &outcome.reason {
+        let mut entry = json!({ "componentType": "component", "status": status(outcome.status, !outcome.critical), "time": time });
+        if let Some(reason) = outcome.reason.as_ref().filter(|_| shown.reasons) {
             entry["output"] = reason.as_str().into();
         }
+        if !shown.durations {
+            return (outcome.name.clone(), json!([entry]));
+        }
+        entry["observedValue"] = super::json::duration_ms(outcome.took);
+        entry["observedUnit"] = "ms".into();
         (format!("{}:responseTime", outcome.name), json!([entry]))
     };
     let status = match report.status {

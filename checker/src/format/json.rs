@@ -12,6 +12,9 @@ use shared::checks::worker::Answer;
 #[cfg(feature = "run")]
 use shared::runner::{Outcome, Report};
 
+#[cfg(feature = "run")]
+use super::Shown;
+
 /// An answer about a worker. All its keys always stand there; what is not known is null.
 pub fn worker(answer: &Answer) -> String {
     object([
@@ -79,19 +82,31 @@ fn list(text: &mut String, roll: &cluster::Roll) {
     let _ = write!(text, r#"],"more_workers":{}"#, roll.more);
 }
 
-/// A report, with its checks in their order. All keys of a check always stand there; a check that passed has no reason.
+/// A report with a word for the whole, and its checks in their order: each an object with what is shown of it, or no more
+/// than its own word. A check that passed has no reason.
 #[cfg(feature = "run")]
-pub fn report(report: &Report) -> String {
-    let check = |outcome: &Outcome| {
-        let value = open([
-            ("status", outcome.word().into()),
-            ("reason", outcome.reason.as_deref().into()),
-            ("duration_ms", duration_ms(outcome.took)),
-        ]);
-        format!("{}:{value}}}", Value::from(outcome.name.as_str()))
-    };
-    let checks: Vec<_> = report.outcomes.iter().map(check).collect();
-    format!("{{\"status\":{},\"checks\":{{{}}}}}\n", Value::from(report.status.as_str()), checks.join(","))
+pub fn report(word: &str, report: &Report, shown: Shown) -> String {
+    let checks: Vec<_> = report
+        .outcomes
+        .iter()
+        .map(|outcome| format!("{}:{}", Value::from(outcome.name.as_str()), check(outcome, shown)))
+        .collect();
+    format!("{{\"status\":{},\"checks\":{{{}}}}}\n", Value::from(word), checks.join(","))
+}
+
+#[cfg(feature = "run")]
+fn check(outcome: &Outcome, shown: Shown) -> String {
+    let mut members = vec![("status", Value::from(outcome.word()))];
+    if shown.reasons {
+        members.push(("reason", outcome.reason.as_deref().into()));
+    }
+    if shown.durations {
+        members.push(("duration_ms", duration_ms(outcome.took)));
+    }
+    match &members[..] {
+        [(_, word)] => word.to_string(),
+        _ => open(members) + "}",
+    }
 }
 
 /// Milliseconds with three digits after the point: most checks take less than one.

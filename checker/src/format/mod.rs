@@ -3,14 +3,14 @@
 //! A format turns an answer into text that ends in a newline and into the exit status that goes with it. It
 //! decides nothing: what an answer amounts to stands in the answer.
 
-mod health;
-mod json;
+pub mod health;
+pub mod json;
 mod nagios;
 mod openmetrics;
 pub mod plain;
 #[cfg(test)]
 mod samples;
-mod text;
+pub mod text;
 pub mod time;
 
 use clap::ValueEnum;
@@ -22,6 +22,22 @@ use shared::checks::worker::Answer;
 use shared::runner::{Report, Warnings};
 
 use crate::exit::{Exit, PluginState};
+
+/// How much of a report is told.
+#[cfg(feature = "run")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Why a check did not pass, in the words for everyone.
+    pub reasons: bool,
+    /// How long each check took.
+    pub durations: bool,
+}
+
+#[cfg(feature = "run")]
+impl Shown {
+    /// All of it: to who asks on a command line.
+    pub const ALL: Self = Self { reasons: true, durations: true };
+}
 
 /// The formats.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -87,9 +103,9 @@ impl Format {
     #[cfg(feature = "run")]
     pub fn report(self, subset: &str, report: &Report, warnings: Warnings) -> String {
         match self {
-            Self::Text => text::report(subset, report),
-            Self::Json => json::report(report),
-            Self::HealthJson => health::report(subset, report),
+            Self::Text => text::report(report.status.as_str(), subset, report, Shown::ALL),
+            Self::Json => json::report(report.status.as_str(), report, Shown::ALL),
+            Self::HealthJson => health::report(subset, report, Shown::ALL),
             Self::Nagios => nagios::report(subset, report),
             Self::Openmetrics => openmetrics::report(subset, report, warnings),
         }

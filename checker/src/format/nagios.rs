@@ -94,7 +94,8 @@ pub fn report(subset: &str, report: &Report) -> String {
         text.push_str(&data.join(" "));
     }
     text.push('\n');
-    let lines = super::text::report(subset, report).replace('|', "\\u{7c}");
+    let lines = super::text::report(report.status.as_str(), subset, report, super::Shown::ALL)
+        .replace('|', "\\u{7c}");
     text.extend(lines.split_inclusive('\n').take(report.outcomes.len()));
     text
 }

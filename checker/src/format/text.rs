@@ -10,6 +10,8 @@ use shared::checks::worker::Answer;
 #[cfg(feature = "run")]
 use shared::runner::{Outcome, Report};
 
+#[cfg(feature = "run")]
+use super::Shown;
 use super::plain::Plain;
 
 /// `VERDICT: REASON (CLUSTER@WORKER, FILE)`.
@@ -84,20 +86,22 @@ pub fn table(roll: &cluster::Roll) -> String {
     text
 }
 
-/// `STATUS: CHECK: REASON (TIME)` for each check, and the whole in the last line.
+/// `STATUS: CHECK: REASON (TIME)` for each check, and `WORD: SUBSET: 3 ok, 1 fail` in the last line.
 #[cfg(feature = "run")]
-pub fn report(subset: &str, report: &Report) -> String {
-    let mut lines: Vec<_> = report.outcomes.iter().map(outcome_line).collect();
-    lines.push(format!("{}: {}", report.status, summary(subset, report)));
+pub fn report(word: &str, subset: &str, report: &Report, shown: Shown) -> String {
+    let mut lines: Vec<_> = report.outcomes.iter().map(|outcome| outcome_line(outcome, shown)).collect();
+    lines.push(format!("{word}: {}", summary(subset, report)));
     lines.iter().map(|line| Plain(line).to_string() + "\n").collect()
 }
 
 #[cfg(feature = "run")]
-fn outcome_line(outcome: &Outcome) -> String {
+fn outcome_line(outcome: &Outcome, shown: Shown) -> String {
     let Outcome { name, reason, took, .. } = outcome;
-    let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = reason.as_ref().filter(|_| shown.reasons);
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
     let took = Human(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-    format!("{}: {name}{reason} ({took})", outcome.word())
+    let took = if shown.durations { format!(" ({took})") } else { String::new() };
+    format!("{}: {name}{reason}{took}", outcome.word())
 }
 
 /// `SUBSET: 3 ok, 1 fail`: how many checks have each status.

@@ -8,7 +8,7 @@ use crate::servers::{SOON, Server, soon, until};
 use crate::worker::{Worker, builder};
 
 /// As in the README, where `orders` stands for the cluster.
-fn rights(of: &str) -> String {
+pub fn rights(of: &str) -> String {
     let readme = include_str!("../../README.md");
     let line =
         readme.lines().find(|line| line.starts_with(&format!("ACL SETUSER {of} "))).expect("an ACL line");
@@ -71,6 +71,23 @@ fn forgotten_workers_are_pruned_with_the_least_rights_too() {
     names.sort();
     expected.sort();
     assert_eq!(names, expected);
+}
+
+#[test]
+fn another_database_than_0_asks_for_one_right_more() {
+    let redis = Server::start(&[]);
+    redis.ask::<()>(&rights("publisher"));
+    redis.ask::<()>(&rights("checker"));
+    let url = |user| format!("{}/3", url(&redis, user, "S3cret"));
+    let count =
+        |user| Fleet::new(url(user).parse().unwrap(), "c").count(&[], soon()).map(|counts| counts.ready);
+    let worker = Worker::with(builder().redis(url("publisher")).interval(Duration::from_millis(50)));
+    worker.wait_failing();
+    assert_eq!(count("checker").expect_err("a denial").kind(), ErrorKind::Denied);
+    redis.ask::<()>("ACL SETUSER publisher +select");
+    redis.ask::<()>("ACL SETUSER checker +select");
+    worker.wait_published();
+    assert_eq!(count("checker").unwrap(), 1);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::check::Check;
 use crate::checks::KINDS;
 use crate::kind::{Kind, Mistake, Refused};
 use crate::runner::Named;
-use crate::settings::Span;
+use crate::settings::{Secret, Span};
 
 /// A check of a configuration.
 #[derive(Clone, Debug)]
@@ -24,6 +24,17 @@ pub struct Configured {
     pub kind: &'static str,
     /// What every check may set.
     pub common: Common,
+    settings: Secret,
+}
+
+impl Configured {
+    /// Whether it is the same check, with all that it is set to, as one of another reading.
+    pub fn is_the_same_as(&self, other: &Self) -> bool {
+        self.named.name == other.named.name
+            && self.kind == other.kind
+            && self.common == other.common
+            && self.settings == other.settings
+    }
 }
 
 /// Reads the table. A check with a mistake is none.
@@ -73,10 +84,11 @@ fn check(key: &Key, node: &Node, reader: &mut Reader<'_>) -> Option<Configured> 
     }
     partial.value.remove("type");
     let common = common_of(common, table, &name, reader);
+    let settings = Value::from(partial.value.clone()).to_string().into();
     let check = build(kind, partial, &schema, &Written { table, at: key.at, name: &name }, reader)?;
     let Common { timeout: Span(timeout), critical, .. } = common;
     let named = Named { name: key.name.clone(), timeout, critical, check };
-    Some(Configured { named: Arc::new(named), kind: kind.name, common })
+    Some(Configured { named: Arc::new(named), kind: kind.name, common, settings })
 }
 
 /// The kind that a table is of.

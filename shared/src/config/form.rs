@@ -246,7 +246,7 @@ impl Reader<'_> {
                     self.keep(password);
                 }
             }
-            Shape::Duration | Shape::Network | Shape::Address | Shape::Size => {}
+            Shape::Duration | Shape::Network | Shape::Listen | Shape::Size => {}
         }
     }
 
@@ -276,7 +276,7 @@ fn code(shape: Shape) -> Code {
         Shape::Duration => Code::BadDuration,
         Shape::Url => Code::BadUrl,
         Shape::Network => Code::BadNetwork,
-        Shape::Address | Shape::Secret | Shape::Size => Code::BadValue,
+        Shape::Listen | Shape::Secret | Shape::Size => Code::BadValue,
     }
 }
 

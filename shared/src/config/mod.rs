@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub use self::checks::Configured;
 pub use self::problem::{Code, Place, Problem};
 pub use self::surroundings::{Surroundings, variable};
-pub use self::tables::{Access, Common, Detail, Server, Service};
+pub use self::tables::{Access, Common, Detail, Https, Server, Service};
 
 use self::form::{Reader, nearest};
 use self::node::{Datum, Table, get};
@@ -104,17 +104,22 @@ impl Configuration {
             TABLES.map(|name| table(document, name, reader).unwrap_or(&empty));
         self.service = typed(service, "service", &schema::SERVICE, reader);
         self.server = typed(server, "server", &schema::SERVER, reader);
-        self.check_access(server, reader);
+        self.check_server(server, reader);
         self.checks = checks::read(checks, reader);
         self.subsets = subsets::read(subsets, reader);
         link(&self.subsets, subsets, checks, reader);
     }
 
-    fn check_access(&self, server: &Table, reader: &mut Reader<'_>) {
-        let Some(access) = get(server, "access").and_then(|node| node.datum.table()) else { return };
-        for (key, what) in self.server.access.mistakes() {
-            let at = get(access, key).map_or(0, |node| node.at);
-            reader.found.add(at, Code::BadValue, format!("`server.access.{key}`: {what}"));
+    fn check_server(&self, server: &Table, reader: &mut Reader<'_>) {
+        for (key, what) in self.server.mistakes() {
+            let mut at = 0;
+            let mut table = Some(server);
+            for part in key.split('.') {
+                let node = table.and_then(|table| get(table, part));
+                at = node.map_or(at, |node| node.at);
+                table = node.and_then(|node| node.datum.table());
+            }
+            reader.found.add(at, Code::BadValue, format!("`server.{key}`: {what}"));
         }
     }
 
@@ -218,7 +223,10 @@ mod tests {
         let configuration = right(&text);
         assert_eq!(configuration.service.name.as_deref(), Some("orders"));
         let server = &configuration.server;
-        assert_eq!((server.listen.0.port(), server.failure_status, server.detail), (1, 500, Detail::Safe));
+        assert_eq!(
+            (server.listen.to_string(), server.failure_status, server.detail),
+            ("[::1]:1".to_owned(), 500, Detail::Safe)
+        );
         assert_eq!((server.access.networks.len(), server.access.token.expose()), (2, "S3cret"));
         let all = configuration.subset("all").unwrap();
         let told: Vec<_> =

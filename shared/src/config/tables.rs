@@ -1,6 +1,8 @@
 //! The tables of a configuration that are the same for everyone: `[service]`, `[server]`, and what all checks have.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::runner::TIMEOUT;
-use crate::settings::{Address, Network, Secret, Span};
+use crate::settings::{Listen, Network, Secret, Span};
 
 /// What is deployed here: the answer to `/version`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -55,8 +57,19 @@ impl Service {
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Server {
-    /// The address to listen at.
-    pub listen: Address,
+    /// Where to listen: an address with a port, or a Unix socket's path, as in `unix:/run/checker/http.sock`. A change takes
+    /// effect at the next start.
+    pub listen: Listen,
+    /// HTTPS in place of HTTP. That there is HTTPS, and not which certificate, takes effect at the next start only.
+    pub tls: Option<Https>,
+    /// How many connections may be open at once. Beyond that, the one that has been idle for longest is closed for each new
+    /// one. A change takes effect at the next start.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections: u32,
+    /// How long an answer may take. A check that has not answered by then has timed out in it.
+    pub timeout: Span,
+    /// How long to go on answering after SIGTERM: readiness fails from its first moment on, so that no new work comes.
+    pub drain: Span,
     /// The HTTP status of what does not pass. Some load balancers want 500.
     #[schemars(range(min = 400, max = 599))]
     pub failure_status: u16,
@@ -79,9 +92,13 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            listen: Address(([127, 0, 0, 1], 8080).into()),
+            listen: Listen::Tcp(([127, 0, 0, 1], 8080).into()),
+            tls: None,
+            connections: 2_048,
+            timeout: Span(Duration::from_secs(10)),
+            drain: Span(Duration::from_secs(5)),
             failure_status: 503,
-            cache: Span(std::time::Duration::from_secs(1)),
+            cache: Span(Duration::from_secs(1)),
             detail: Detail::None,
             durations: false,
             expose_version: true,
@@ -89,6 +106,28 @@ impl Default for Server {
             warnings_fail: true,
             access: Access::default(),
         }
+    }
+}
+
+/// With what HTTPS is served. Both files may be renewed at any time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Https {
+    /// The certificate chain (PEM), the server's own first.
+    pub cert: PathBuf,
+    /// The private key (PEM) to `cert`.
+    pub key: PathBuf,
+}
+
+impl Server {
+    /// What of it a schema cannot say, each with its key.
+    pub(super) fn mistakes(&self) -> Vec<(String, &'static str)> {
+        let access = self.access.mistakes().into_iter();
+        let mut mistakes: Vec<_> = access.map(|(key, what)| (format!("access.{key}"), what)).collect();
+        if self.timeout.0.is_zero() {
+            mistakes.push(("timeout".to_owned(), "a timeout is 1ms at least"));
+        }
+        mistakes
     }
 }
 
@@ -139,7 +178,7 @@ impl Default for Access {
 
 impl Access {
     /// What of it a schema cannot say, each with its key.
-    pub(super) fn mistakes(&self) -> Vec<(&'static str, &'static str)> {
+    fn mistakes(&self) -> Vec<(&'static str, &'static str)> {
         let header = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         let path = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
         let mut mistakes = Vec::new();

@@ -1,0 +1,197 @@
+//! The board: the configuration in force, its checks with what stands of each, and whether the server is about to stop.
+//!
+//! How an answer is carried is the concern of who asks: `router` over HTTP, or an application's own code.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use shared::config::{Configuration, Detail, Server, Service};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use super::starved::Starved;
+use super::view::{Seen, View, Words};
+use super::watched::{Runs, Told, Watched};
+use crate::format::Shown;
+
+/// The subset that is answered without one: the process is up.
+pub const LIVENESS: &str = "liveness";
+
+/// The subset that `/readyz` asks, and that fails while the server is about to stop.
+pub const READINESS: &str = "readiness";
+
+/// The subset that `/startupz` asks.
+pub const STARTUP: &str = "startup";
+
+/// More threads than that are no help: checks wait, they do not compute. One that wrongly blocks its thread leaves the others.
+const THREADS: usize = 4;
+
+/// What one configuration makes. It never changes; another one takes its place.
+#[derive(Debug)]
+pub struct Setup {
+    /// `[service]`.
+    pub service: Service,
+    /// `[server]`.
+    pub server: Server,
+    /// The checks, in the order of the file.
+    pub checks: Vec<Arc<Watched>>,
+    subsets: Vec<(String, Vec<Arc<Watched>>)>,
+}
+
+impl Setup {
+    /// The checks of `before` that are in the configuration just as they were go on as they are: their connections stay, and
+    /// what stands of them.
+    fn new(configuration: Configuration, before: Option<&Self>) -> Self {
+        let known = |check: &shared::config::Configured| {
+            let mut known = before?.checks.iter();
+            known.find(|known| known.configured.is_the_same_as(check)).map(Arc::clone)
+        };
+        let watched = |check: &shared::config::Configured| {
+            known(check).unwrap_or_else(|| Arc::new(Watched::new(check.clone())))
+        };
+        let checks: Vec<_> = configuration.checks.iter().map(watched).collect();
+        let of = |name: &str| {
+            let named = configuration.subset(name).unwrap_or_default();
+            let find = |name: &str| checks.iter().find(|check| check.name() == name).map(Arc::clone);
+            (name.to_owned(), named.iter().filter_map(|named| find(&named.name)).collect())
+        };
+        let subsets = configuration.subsets().map(of).collect();
+        Self { service: configuration.service, server: configuration.server, checks, subsets }
+    }
+
+    /// The names of the subsets, in the order of the file.
+    pub fn subsets(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.subsets.iter().map(|(name, _)| &**name)
+    }
+
+    /// The checks of a subset.
+    pub fn subset(&self, name: &str) -> Option<&[Arc<Watched>]> {
+        self.subsets.iter().find(|(own, _)| own == name).map(|(_, checks)| &**checks)
+    }
+
+    /// What may be told of a check.
+    pub fn shown(&self) -> Shown {
+        Shown { reasons: self.server.detail == Detail::Safe, durations: self.server.durations }
+    }
+
+    /// What stands of each check, without asking any.
+    pub fn look(&self) -> Vec<Seen> {
+        self.checks.iter().map(|check| self.seen(check, check.look())).collect()
+    }
+
+    fn seen(&self, check: &Watched, told: Told) -> Seen {
+        Seen::new(told, check.configured.kind, self.shown())
+    }
+}
+
+/// The configuration in force with all that is known of its checks, and the threads that ask them.
+pub struct Board {
+    setup: RwLock<Arc<Setup>>,
+    stopping: AtomicBool,
+    runs: Runs,
+    runtime: Option<Runtime>,
+}
+
+impl Board {
+    /// Starts the threads that will ask the checks, and asks none yet.
+    pub fn new(configuration: Configuration) -> io::Result<Self> {
+        let setup = Setup::new(configuration, None);
+        let threads = setup.checks.len().clamp(2, THREADS);
+        let runtime =
+            Builder::new_multi_thread().worker_threads(threads).thread_name("checks").enable_all().build()?;
+        let starved = Arc::new(Starved::start()?);
+        let runs = Runs { runtime: runtime.handle().clone(), starved, news: watch::Sender::new(0) };
+        Ok(Self {
+            setup: RwLock::new(Arc::new(setup)),
+            stopping: AtomicBool::new(false),
+            runs,
+            runtime: Some(runtime),
+        })
+    }
+
+    /// The configuration in force. Who answers takes it once, so that an answer is made of one configuration alone.
+    pub fn setup(&self) -> Arc<Setup> {
+        Arc::clone(&self.setup.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts another configuration in force, for whoever asks from now on.
+    pub fn replace(&self, configuration: Configuration) {
+        let mut setup = self.setup.write().unwrap_or_else(PoisonError::into_inner);
+        *setup = Arc::new(Setup::new(configuration, Some(&setup)));
+        drop(setup);
+        self.runs.tell();
+    }
+
+    /// From now on, readiness fails.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.runs.tell();
+    }
+
+    /// Whether readiness fails because the end is near.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Changes its value with every run that ends, with another configuration, and with the beginning of the end.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.runs.news.subscribe()
+    }
+
+    /// Asks the checks of a subset, side by side, where their answers are older than the configuration's `cache`; at the latest
+    /// after its `timeout` there is an answer. Nothing where there is no such subset.
+    ///
+    /// It needs a tokio runtime with its time enabled to be awaited in.
+    pub async fn ask(&self, setup: &Arc<Setup>, subset: &str, words: Words) -> Option<View> {
+        let Some(checks) = setup.subset(subset) else { return Self::without_checks(setup, subset) };
+        if self.fails_anyway(subset) {
+            return self.look(setup, subset, words);
+        }
+        let until = Instant::now() + setup.server.timeout.0;
+        let asked: Vec<_> =
+            checks.iter().map(|check| (check, check.ask(&self.runs, setup.server.cache.0))).collect();
+        let mut seen = Vec::new();
+        // They all run already, to one and the same end: who waits for them one after another waits no longer.
+        for (check, asking) in asked {
+            seen.push(setup.seen(check, check.wait(asking, &self.runs, until).await));
+        }
+        Some(self.sum_up(View::new(setup, subset, words, seen)))
+    }
+
+    /// What stands of a subset, without asking.
+    pub fn look(&self, setup: &Arc<Setup>, subset: &str, words: Words) -> Option<View> {
+        let Some(checks) = setup.subset(subset) else { return Self::without_checks(setup, subset) };
+        let seen = checks.iter().map(|check| setup.seen(check, check.look())).collect();
+        Some(self.sum_up(View::new(setup, subset, words, seen)))
+    }
+
+    fn without_checks(setup: &Arc<Setup>, subset: &str) -> Option<View> {
+        (subset == LIVENESS).then(|| View::alive(setup))
+    }
+
+    fn fails_anyway(&self, subset: &str) -> bool {
+        subset == READINESS && self.is_stopping()
+    }
+
+    fn sum_up(&self, view: View) -> View {
+        if self.fails_anyway(&view.subset) { view.failing() } else { view }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // A check may block its thread for ever, and whoever drops this may be within another runtime.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").field("stopping", &self.stopping).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,207 @@
+//! The endpoints: the list of them, and what each answers.
+//!
+//! Who may ask, and what is said of a path that is none of these, is decided in `router` before anything here runs.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Response, StatusCode};
+use serde_json::json;
+use shared::config::Service;
+
+use super::board::{Board, READINESS, STARTUP, Setup};
+use super::formats::{FORMS, Failing, Form};
+use super::negotiate;
+use super::view::{View, Words};
+
+/// What a question is answered with.
+pub type Answer = Response<Body>;
+
+/// An answer that is on its way.
+pub type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// One endpoint.
+#[derive(Clone, Copy)]
+pub struct Endpoint {
+    /// Its path. A part in braces stands for any one.
+    pub path: &'static str,
+    /// What it answers, in a sentence.
+    pub about: &'static str,
+    /// The media types that it answers in, the first where none is asked for.
+    pub media: fn() -> Vec<&'static str>,
+    /// Whether its answer can be that something does not pass.
+    pub fails: bool,
+    /// Answers.
+    pub answer: fn(Asked) -> Answering,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// The path of the endpoint that is open to all, unless it is protected.
+pub const HEALTHZ: &str = "/healthz";
+
+/// All endpoints.
+pub const ENDPOINTS: &[Endpoint] = &[
+    Endpoint {
+        path: HEALTHZ,
+        about: "Whether the process is up. It touches nothing.",
+        media: || media(FORMS),
+        fails: false,
+        answer: |asked| Box::pin(async move { asked.show(FORMS, |setup| Some(View::alive(setup))) }),
+    },
+    Endpoint {
+        path: "/readyz",
+        about: "The subset `readiness`: whether work may be sent here.",
+        media: || media(FORMS),
+        fails: true,
+        answer: |asked| Box::pin(asked.subset(READINESS, Words::Ready)),
+    },
+    Endpoint {
+        path: "/startupz",
+        about: "The subset `startup`: whether it has started.",
+        media: || media(FORMS),
+        fails: true,
+        answer: |asked| Box::pin(asked.subset(STARTUP, Words::Started)),
+    },
+    Endpoint {
+        path: "/healthcheck/{subset}",
+        about: "Any subset. `liveness` without a subset of that name answers as `/healthz`.",
+        media: || media(FORMS),
+        fails: true,
+        answer: |asked| {
+            Box::pin(async move {
+                let name = asked.part.clone();
+                asked.subset(&name, Words::Whole).await
+            })
+        },
+    },
+    Endpoint {
+        path: "/version",
+        about: "What is deployed here.",
+        media: || media(VERSION),
+        fails: false,
+        answer: |asked| Box::pin(async move { asked.show(VERSION, |setup| version(setup)) }),
+    },
+];
+
+/// A question that may be asked, with the one configuration that all of its answer is made of.
+#[derive(Debug)]
+pub struct Asked {
+    /// The board, for who asks checks or waits for news.
+    pub board: Arc<Board>,
+    /// The configuration that was in force when the question came.
+    pub setup: Arc<Setup>,
+    /// The part of the path that stands in braces.
+    pub part: String,
+    /// The question's head.
+    pub head: Parts,
+}
+
+/// What can be shown, and may pass or not.
+pub trait Shows {
+    /// Whether it passes.
+    fn passes(&self) -> bool;
+}
+
+impl Shows for View {
+    fn passes(&self) -> bool {
+        self.passed
+    }
+}
+
+impl Shows for Service {
+    fn passes(&self) -> bool {
+        true
+    }
+}
+
+impl Asked {
+    /// The format that is asked for; else the answer that there is none such. It is chosen before any check is asked.
+    pub fn form<T>(&self, forms: &'static [Form<T>]) -> Result<&'static Form<T>, Box<Answer>> {
+        let accept: Vec<_> = self.head.headers.get_all(ACCEPT).iter().map(HeaderValue::as_bytes).collect();
+        let chosen = negotiate::choose(forms, self.head.uri.query(), &accept);
+        chosen.ok_or_else(|| {
+            let names: Vec<_> = forms.iter().map(|form| form.name).collect();
+            let what = format!("there is no such format here; there are {}", names.join(", "));
+            Box::new(refusal(StatusCode::NOT_ACCEPTABLE, &what))
+        })
+    }
+
+    /// What there is to show, in the format that is asked for; else that it is not found.
+    pub fn show<T: Shows>(
+        &self,
+        forms: &'static [Form<T>],
+        shown: impl FnOnce(&Arc<Setup>) -> Option<T>,
+    ) -> Answer {
+        match self.form(forms) {
+            Ok(form) => self.printed(form, shown(&self.setup)),
+            Err(refusal) => *refusal,
+        }
+    }
+
+    async fn subset(self, name: &str, words: Words) -> Answer {
+        match self.form(FORMS) {
+            Ok(form) => self.printed(form, self.board.ask(&self.setup, name, words).await),
+            Err(refusal) => *refusal,
+        }
+    }
+
+    fn printed<T: Shows>(&self, form: &Form<T>, shown: Option<T>) -> Answer {
+        let Some(shown) = shown else { return not_found() };
+        let failing = !shown.passes() && form.failing == Failing::Told;
+        let status = if failing { self.setup.server.failure_status } else { 200 };
+        // The configuration's schema has seen to its range.
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        answer(status, form.content_type, (form.print)(&shown))
+    }
+}
+
+/// The media types of formats.
+pub fn media<T>(forms: &[Form<T>]) -> Vec<&'static str> {
+    forms.iter().map(|form| form.media).collect()
+}
+
+/// An answer.
+pub fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Body::from(body));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+/// An answer that refuses, as JSON: `{"error":"…"}`.
+pub fn refusal(status: StatusCode, what: &str) -> Answer {
+    answer(status, "application/json", format!("{}\n", json!({ "error": what })))
+}
+
+/// There is nothing at this path.
+pub fn not_found() -> Answer {
+    refusal(StatusCode::NOT_FOUND, "there is nothing at this path")
+}
+
+const VERSION: &[Form<Service>] = &[Form {
+    name: "json",
+    media: "application/json",
+    content_type: "application/json",
+    failing: Failing::Told,
+    print: |service| format!("{}\n", service.document()),
+}];
+
+/// What is deployed here, as far as it may be told.
+fn version(setup: &Setup) -> Option<Service> {
+    let Service { name, environment, version, .. } = setup.service.clone();
+    let told = if setup.server.expose_build_info {
+        setup.service.clone()
+    } else {
+        Service { name, environment, version, ..Service::default() }
+    };
+    setup.server.expose_version.then_some(told)
+}
