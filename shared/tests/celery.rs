@@ -48,9 +48,9 @@ fn a_ping_is_what_celerys_own_is_on_the_wire_and_a_workers_reply_is_taken() {
         [Message { ticket: Some(ticket(published)), body: reply.as_bytes().to_vec() }]
     });
     let replies = celery(&broker).ask(&[Method::Ping], soon(), |replies| replies.workers.len() == 1).unwrap();
-    let replied: BTreeMap<_, _> =
+    let pongs: BTreeMap<_, _> =
         replies.workers.into_iter().map(|(name, worker)| (name, worker.pong)).collect();
-    assert_eq!(replied, [("wa@anchor".to_owned(), Some(Ok(())))].into());
+    assert_eq!(pongs, [("wa@anchor".to_owned(), Some(Ok(())))].into());
 
     let ours = broker.published.recv_timeout(Duration::from_secs(30)).unwrap();
     let (published, header) = (frame(" Basic.Publish ", 0), frame(" ContentHeader ", 0));
