@@ -250,6 +250,10 @@ impl Link {
     async fn alarm(&mut self) -> lapin::Result<Option<String>> {
         let told = {
             let blocked = pin!(blockings(&self.connection));
+            // Who was blocked before that is not told of it again.
+            if self.connection.status().blocked() {
+                return Ok(Some(String::new()));
+            }
             let answered = pin!(publish_nowhere(&self.channel));
             match select(answered, blocked.into_future()).await {
                 Either::Left((answered, _)) => answered.map(|()| None),
