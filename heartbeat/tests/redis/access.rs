@@ -33,6 +33,12 @@ fn a_publisher_and_a_checker_do_with_the_least_rights() {
     assert_eq!(checker.members(&Cursor::default(), 10, soon()).unwrap().members.len(), 1);
     assert_eq!(checker.named(&["w"], soon()).unwrap().len(), 1);
     assert!(checker.lost(10, soon()).unwrap().lost.is_empty());
+    let record = worker.record();
+    assert_eq!(checker.members_on(&record.host, &Cursor::default(), 10, soon()).unwrap().members.len(), 1);
+    assert_eq!(checker.take_from("mail", &[record.id], soon()).unwrap(), [true]);
+    // What is too large for a record is read in part.
+    redis.ask::<()>(&format!("SETRANGE heartbeat:{{c}}:stat:{} 9000000 x", record.id));
+    assert_eq!(checker.members(&Cursor::default(), 10, soon()).unwrap().members.len(), 1);
 
     // A checker cannot write, and neither sees another cluster.
     let error = checker.withdraw(&[&worker.record()], soon()).unwrap().remove(0).expect_err("a denial");

@@ -26,7 +26,7 @@ use crate::settings::Secret;
 use crate::status::Status;
 
 mod backend;
-#[cfg(feature = "sql")]
+#[cfg(feature = "database")]
 mod table;
 mod trip;
 
@@ -335,18 +335,19 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "sql")]
+    #[cfg(feature = "database")]
     #[test]
     fn a_database_is_named_as_celery_names_it() {
         for (text, shown) in [
             ("db+postgresql://me:S3cret@h/shop", "postgresql://h/shop"),
-            ("db+postgresql+psycopg://me:S3cret@h/shop", "postgresql://h/shop"),
-            ("db+mysql+pymysql://me:S3cret@h/shop", "mysql://h/shop"),
+            ("db+postgresql+psycopg://me:S3cret@h/shop", "postgresql+psycopg://h/shop"),
+            ("db+mysql+pymysql://me:S3cret@h/shop", "mysql+pymysql://h/shop"),
             ("db+sqlite:///results.db", "sqlite://results.db"),
             ("db+sqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
+            ("db+sqlite+pysqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
         ] {
             match Backend::parse(text) {
-                Ok(Backend::Sql(table)) => assert_eq!(table.url().to_string(), shown),
+                Ok(Backend::Database(table)) => assert_eq!(table.place().to_string(), shown),
                 other => panic!("{text}: {other:?}"),
             }
         }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use heartbeat::fleet::{Connection, Error};
 use redis::{Value, cmd};
 
-#[cfg(feature = "sql")]
-use super::table::{self, Table};
+#[cfg(feature = "database")]
+use super::table::Table;
 use super::{Lone, before, nothing};
 use crate::celery::task::{self, End, Sent};
 use crate::celery::{Broker, Invalid};
@@ -27,8 +27,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub enum Backend {
     Redis(Lone<Connection>),
-    #[cfg(feature = "sql")]
-    Sql(Table),
+    #[cfg(feature = "database")]
+    Database(Table),
     /// Nowhere: each is sent to who has sent the task.
     Reply,
 }
@@ -36,12 +36,12 @@ pub enum Backend {
 impl Backend {
     pub fn parse(text: &str) -> Result<Self, Mistake> {
         let refused = |why: String| Mistake::of("result_backend", why);
-        #[cfg(feature = "sql")]
+        #[cfg(feature = "database")]
         if let Some(url) = text.strip_prefix("db+") {
-            let url = table::url(url).parse();
-            let url: crate::sql::Url =
-                url.map_err(|invalid| refused(format!("the URL cannot be used: {invalid}")))?;
-            return Ok(Self::Sql(Table::new(url)));
+            let table = Table::parse(url);
+            return table
+                .map(Self::Database)
+                .map_err(|why| refused(format!("the URL cannot be used: {why}")));
         }
         if matches!(text, "rpc" | "rpc://") {
             return Ok(Self::Reply);
@@ -79,8 +79,8 @@ impl Backend {
                 get.arg(format!("{KEY}checker"));
                 told(connection.with(deadline, move |redis| one(redis, get, until)).await).map(drop)
             }
-            #[cfg(feature = "sql")]
-            Self::Sql(table) => table.ask(deadline).await,
+            #[cfg(feature = "database")]
+            Self::Database(table) => table.ask(deadline).await,
             Self::Reply => Ok(()),
         }
     }
@@ -99,8 +99,8 @@ impl Backend {
                 told(end)?
                     .map_err(|task::Unread| Failure::failed("the result backend: the result is none in JSON"))
             }
-            #[cfg(feature = "sql")]
-            Self::Sql(table) => table.end(&sent.id, last_look, deadline).await,
+            #[cfg(feature = "database")]
+            Self::Database(table) => table.end(&sent.id, last_look, deadline).await,
             Self::Reply => Ok(None),
         }
     }
