@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 pub enum Backend {
     Redis(Lone<Connection>),
     #[cfg(feature = "database")]
-    Database(Table),
+    Database(Box<Table>),
     /// Nowhere: each is sent to who has sent the task.
     Reply,
 }
@@ -40,7 +40,7 @@ impl Backend {
         if let Some(url) = text.strip_prefix("db+") {
             let table = Table::parse(url);
             return table
-                .map(Self::Database)
+                .map(|table| Self::Database(Box::new(table)))
                 .map_err(|why| refused(format!("the URL cannot be used: {why}")));
         }
         if matches!(text, "rpc" | "rpc://") {
