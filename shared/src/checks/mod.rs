@@ -26,6 +26,8 @@ pub mod dns;
 pub mod feed;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "mail")]
 pub mod mail;
 #[cfg(feature = "run")]
@@ -74,6 +76,8 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<feed::Feed>(),
     #[cfg(feature = "http")]
     Kind::of::<http::Http>(),
+    #[cfg(feature = "kafka")]
+    Kind::of::<kafka::Kafka>(),
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
