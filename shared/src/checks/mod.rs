@@ -32,6 +32,8 @@ pub mod kafka;
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
+#[cfg(feature = "database")]
+pub mod migrations;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 #[cfg(all(feature = "redis", feature = "run"))]
@@ -81,6 +83,8 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
+    #[cfg(feature = "database")]
+    Kind::of::<migrations::Settings>(),
     #[cfg(feature = "rabbitmq")]
     Kind::of::<rabbitmq::RabbitMq>(),
     #[cfg(feature = "redis")]
