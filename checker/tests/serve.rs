@@ -337,7 +337,7 @@ fn the_router_is_mounted_in_an_application_of_ones_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checker.toml");
     std::fs::write(&path, mixed("[server.access]\nnetworks = ['127.0.0.1']")).unwrap();
-    let configuration = shared::config::Configuration::read(&path).configuration.unwrap();
+    let configuration = checker::Configuration::read(&path).configuration.unwrap();
     let health = checker::router(configuration).unwrap();
     let application = axum::Router::new().nest("/status", health).fallback(|| async { "own" });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -77,7 +77,7 @@ pub struct Args {
 ///
 /// ```no_run
 /// # use std::path::Path;
-/// let reading = shared::config::Configuration::read(Path::new("checker.toml"));
+/// let reading = checker::Configuration::read(Path::new("checker.toml"));
 /// let health = checker::router(reading.configuration.expect("a configuration without a mistake"))?;
 /// let application: axum::Router = axum::Router::new().nest("/health", health);
 /// # Ok::<(), std::io::Error>(())
