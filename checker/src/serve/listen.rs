@@ -31,9 +31,8 @@ use super::tls::Certificate;
 /// How long a client may take to encrypt a connection, to say the head of a question, and to keep a connection without asking.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The largest head of a question, in bytes, and the most lines in it.
+/// The largest head of a question, in bytes. More than 100 lines in it are too many by hyper's own account.
 const LARGEST_HEAD: usize = 16 * 1024;
-const MOST_LINES: usize = 64;
 
 /// How many connections may wait to be accepted. The usual 128 are fewer than come at once, and each beyond them costs its client
 /// a second.
@@ -264,7 +263,6 @@ async fn talk(
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
         .max_buf_size(LARGEST_HEAD)
-        .max_headers(MOST_LINES)
         .serve_connection(TokioIo::new(stream), service);
     // Its end is all that there is to know.
     let _ = watcher.watch(connection).await;
