@@ -299,29 +299,29 @@ fn is_unknown(url: &str, says: &str) {
 fn a_redis_that_is_down_is_unknown() {
     let mut server = four_workers();
     server.kill();
-    is_unknown(&server.url_of("me:S3cret"), "Redis cannot be reached");
+    is_unknown(&server.url_of("me:S3cret@"), "Redis cannot be reached");
 }
 
 #[test]
 fn a_frozen_redis_is_unknown_within_the_timeout() {
     let server = four_workers();
     server.signal(Signal::SIGSTOP);
-    is_unknown(&server.url_of(":S3cret"), "Redis did not answer in time");
+    is_unknown(&server.url_of(":S3cret@"), "Redis did not answer in time");
 }
 
 #[test]
 fn a_wrong_password_is_unknown_and_never_shown() {
     let server = Server::start(&["--requirepass", "right"]);
-    is_unknown(&server.url_of(":S3cret"), "Redis denied access");
+    is_unknown(&server.url_of(":S3cret@"), "Redis denied access");
     is_unknown(&server.url(), "Redis denied access");
-    assert!(ask_at(&server.url_of(":right"), "").stdout.contains("empty"));
+    assert!(ask_at(&server.url_of(":right@"), "").stdout.contains("empty"));
 }
 
 #[test]
 fn a_user_who_may_not_ask_is_unknown() {
     let server = four_workers();
     assert_eq!(server.ask("ACL SETUSER me on >S3cret ~* +get"), "+OK");
-    is_unknown(&server.url_of("me:S3cret"), "Redis denied access");
+    is_unknown(&server.url_of("me:S3cret@"), "Redis denied access");
 }
 
 #[test]

@@ -134,7 +134,7 @@ fn so_many_failures_count_and_so_many_passes_end_it() {
         shell("it", "test -e good", "fall = 3\nrise = 2")
     );
     let server = Server::start(&text);
-    let mut asked = |good: bool, statuses: &[u16]| {
+    let asked = |good: bool, statuses: &[u16]| {
         if good {
             fs::write(server.path("good"), "").unwrap()
         } else {
@@ -168,7 +168,8 @@ fn a_crowd_that_says_nothing_or_says_it_slowly_holds_up_nobody() {
             assert_eq!(server.get("/readyz").status, 200);
         }
     }
-    let closed = crowd.iter_mut().filter(|stream| {
+    let closed = crowd.iter().filter(|stream| {
+        let mut stream: &TcpStream = stream;
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         match stream.read(&mut [0]) {
             Ok(read) => read == 0,

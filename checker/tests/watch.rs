@@ -87,6 +87,11 @@ impl Lines {
         Self { process, output: lines, all: Vec::new() }
     }
 
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.process.id()).expect("a pid");
+        kill(Pid::from_raw(pid), signal).expect("it is there");
+    }
+
     /// Waits for a line that has `text` after its time.
     fn expect(&mut self, text: &str, within: Duration) -> String {
         let until = Instant::now() + within;
@@ -206,6 +211,41 @@ fn thousands_of_files_are_told_and_a_change_among_them_is_found() {
     }
     fs::write(folder.path().join("f1234"), "garbage").expect("written");
     lines.expect("f1234 is corrupt: ", GRACE);
+}
+
+/// Fills the queue in which the kernel keeps events for whoever watches the folder, and does not read them.
+fn overflow(folder: &Path) {
+    let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").expect("a limit");
+    let most: usize = most.trim().parse().expect("a number");
+    let (here, there) = (folder.join(".here"), folder.join(".there"));
+    fs::write(&here, "").expect("written");
+    // Each way is two events, and none is like the one before it, so that the kernel keeps them all.
+    for _ in 0..most / 4 + 500 {
+        fs::rename(&here, &there).expect("renamed");
+        fs::rename(&there, &here).expect("renamed");
+    }
+}
+
+#[test]
+fn events_that_the_kernel_has_lost_are_made_up_for() {
+    let folder = folder();
+    let worker = Worker::start(folder.path(), ".hidden");
+    let (stays, stops) = (folder.path().join("stays"), folder.path().join("stops"));
+    fs::copy(&worker.file, &stays).expect("a record");
+    fs::copy(&worker.file, &stops).expect("a record");
+    let mut lines = Lines::of(folder.path());
+    lines.expect(".hidden is alive: ", GRACE);
+    lines.expect(".hidden is alive: ", GRACE);
+    lines.signal(Signal::SIGSTOP);
+    overflow(folder.path());
+    fs::remove_file(&stops).expect("removed");
+    fs::write(&stays, "garbage").expect("written");
+    fs::write(folder.path().join("late"), "garbage").expect("written");
+    lines.signal(Signal::SIGCONT);
+    // Before the folder is listed without any reason; in the order of their names.
+    lines.expect("late is corrupt: ", GRACE);
+    lines.expect("stays is corrupt: ", GRACE);
+    lines.expect(".hidden is missing: ", GRACE);
 }
 
 #[test]

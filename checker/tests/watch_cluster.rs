@@ -18,7 +18,7 @@ use servers::{SOON, Server, beat, checker, record, worker};
 
 fn watch(server: &Server) -> Command {
     let mut command = checker("watch --cluster orders");
-    command.env("HEARTBEAT_REDIS_URL", server.url_of("default:S3cret"));
+    command.env("HEARTBEAT_REDIS_URL", server.url_of("default:S3cret@"));
     command
 }
 

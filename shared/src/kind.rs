@@ -28,6 +28,9 @@ pub trait Settings: DeserializeOwned + JsonSchema {
     /// How the kind is held to the contract that all kinds share.
     const CONTRACT: Contract;
 
+    /// More settings that are held to it, as those of `CONTRACT`, where a kind has more than one way to ask.
+    const MORE_CONTRACTS: &'static [&'static str] = &[];
+
     /// What is made of them.
     type Check: Check + 'static;
 
@@ -48,6 +51,16 @@ pub enum Contract {
     AnyAnswer(&'static str),
     /// It asks this machine.
     Local,
+}
+
+impl Contract {
+    /// The settings, where there is a peer.
+    pub fn settings(self) -> Option<&'static str> {
+        match self {
+            Self::Peer(settings) | Self::AnyAnswer(settings) => Some(settings),
+            Self::Local => None,
+        }
+    }
 }
 
 /// One thing that is wrong with settings.
@@ -94,6 +107,8 @@ pub struct Kind {
     pub example: &'static str,
     /// How it is held to the contract.
     pub contract: Contract,
+    /// More settings that are held to it, for other ways to ask.
+    pub more_contracts: &'static [&'static str],
     schema: fn(&mut SchemaGenerator) -> Schema,
     build: fn(Value) -> Result<Box<dyn Check>, Refused>,
 }
@@ -105,6 +120,7 @@ impl Kind {
             name: S::KIND,
             example: S::EXAMPLE,
             contract: S::CONTRACT,
+            more_contracts: S::MORE_CONTRACTS,
             schema: S::json_schema,
             build: build::<S>,
         }

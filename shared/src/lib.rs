@@ -16,6 +16,8 @@ pub mod checks;
 pub mod config;
 #[cfg(feature = "database")]
 pub mod database;
+#[cfg(all(feature = "database", feature = "redis"))]
+pub mod django;
 #[cfg(feature = "django-q")]
 pub mod django_q;
 #[cfg(feature = "run")]
@@ -30,8 +32,8 @@ pub mod redis;
 pub mod runner;
 #[cfg(feature = "run")]
 pub mod settings;
-#[cfg(feature = "sql")]
-pub mod sql;
+#[cfg(feature = "tls")]
+mod starttls;
 mod status;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -12,6 +12,8 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
+#[cfg(feature = "database")]
+use servers::{Mariadb, Postgres};
 use servers::{Memcached, Redis, ask, ask_briefly, check};
 use shared::check::Check;
 
@@ -231,4 +233,121 @@ async fn a_memcached_that_says_half_of_it_ends_at_the_deadline() {
     });
     assert_eq!(ask_briefly(&*to).await, Err("timed out".to_owned()));
     assert_eq!(holds.join().unwrap(), 6, "the connection was kept, or not all was asked");
+}
+
+/// As Django makes it; that it does is what `tests/interop` shows.
+#[cfg(feature = "database")]
+const TABLE: &str = "CREATE TABLE shop_cache (cache_key varchar(255) NOT NULL PRIMARY KEY, value text NOT NULL, expires TIMESTAMP NOT NULL)";
+
+#[cfg(feature = "database")]
+fn table(url: &str) -> Box<dyn Check> {
+    check("cache", json!({ "url": url, "table": "shop_cache", "expire": "30s" }))
+}
+
+#[cfg(feature = "database")]
+#[tokio::test]
+async fn a_table_of_postgresql_fails_for_want_of_a_right_an_answer_or_a_server_and_passes_again() {
+    let mut server = Postgres::start(&[]);
+    let cache = table(&server.url());
+    assert_eq!(reason(&*cache).await, Err("a table is missing".to_owned()));
+    server.sql(&TABLE.replace("TIMESTAMP", "timestamptz"));
+    for (rights, lacks) in [
+        ("", Err("the role lacks a right".to_owned())),
+        ("SELECT, INSERT", Err("the role lacks a right".to_owned())),
+        ("DELETE", Ok(())),
+    ] {
+        if !rights.is_empty() {
+            server.sql(&format!("GRANT {rights} ON shop_cache TO probe"));
+        }
+        assert_eq!(reason(&*cache).await, lacks, "{rights}");
+        assert_eq!(server.sql("SELECT count(*) FROM shop_cache"), "0");
+    }
+    server.signal_all(Signal::SIGSTOP);
+    assert_eq!(ask_briefly(&*cache).await, Err("timed out".to_owned()));
+    server.signal_all(Signal::SIGCONT);
+    assert_eq!(ask(&*cache).await, Ok(()));
+    let out = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'probe'";
+    for (read_only, told) in [("on", Err("the database takes no writes")), ("off", Ok(()))] {
+        server.sql(&format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}"));
+        server.sql("SELECT pg_reload_conf()");
+        server.sql(out);
+        until_told(&*cache, told).await;
+    }
+    server.program.kill();
+    assert_eq!(reason(&*cache).await, Err("no connection can be made".to_owned()));
+    server.restart();
+    assert_eq!(ask(&*cache).await, Ok(()));
+    assert_eq!(server.sql("SELECT count(*) FROM shop_cache"), "0");
+}
+
+#[cfg(feature = "database")]
+async fn until_told(check: &dyn Check, wanted: Result<(), &str>) {
+    let begun = Instant::now();
+    loop {
+        let told = reason(check).await;
+        if told.as_ref().copied().map_err(String::as_str) == wanted {
+            return;
+        }
+        assert!(begun.elapsed() < servers::SOON, "{told:?} where {wanted:?} is wanted");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[cfg(feature = "database")]
+#[tokio::test]
+async fn whatever_is_given_up_in_the_middle_leaves_nothing_in_a_table() {
+    let server = Mariadb::start(&[]);
+    server.sql(&format!(
+        "USE shop; {}; GRANT SELECT, INSERT, DELETE ON shop.shop_cache TO probe@'127.0.0.1'",
+        TABLE.replace("TIMESTAMP", "DATETIME(6)")
+    ));
+    let cache = table(&server.url());
+    assert_eq!(ask(&*cache).await, Ok(()));
+    // Given up at every stage.
+    let mut given_up = 0;
+    for micros in (100..8_000).step_by(250) {
+        let soon = std::time::Duration::from_micros(micros);
+        given_up += u32::from(servers::ask_within(&*cache, soon).await.is_err());
+    }
+    assert!(given_up > 0, "not one was given up");
+    assert_eq!(ask(&*cache).await, Ok(()));
+    servers::until("all that was given up has ended", || {
+        let under_way = "SELECT count(*) FROM information_schema.innodb_trx";
+        (server.sql(under_way) == "0").then_some(())
+    });
+    assert_eq!(server.sql("SELECT count(*) FROM shop.shop_cache"), "0");
+}
+
+#[cfg(feature = "database")]
+#[tokio::test]
+async fn a_table_that_does_not_keep_what_it_is_given_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.db");
+    let sql = |statement: &str| {
+        let done = std::process::Command::new("sqlite3").arg(&file).arg(statement).status().unwrap();
+        assert!(done.success(), "{statement}");
+    };
+    sql(TABLE);
+    let cache = table(&format!("sqlite://{}", file.display()));
+    assert_eq!(ask(&*cache).await, Ok(()));
+    let on_insert = "CREATE TRIGGER breaks AFTER INSERT ON shop_cache BEGIN";
+    for (breaks, told) in [
+        ("DELETE FROM shop_cache;", "a value that was just set is not there"),
+        ("UPDATE shop_cache SET value = 'other';", "another value came back than was set"),
+        (
+            "UPDATE shop_cache SET expires = datetime('now', '+1 hour');",
+            "the cache lets a value live for longer than it should",
+        ),
+        ("UPDATE shop_cache SET expires = '2001-01-01';", "a value that was just set is not there"),
+    ] {
+        sql(&format!("{on_insert} {breaks} END"));
+        assert_eq!(reason(&*cache).await, Err(told.to_owned()), "{breaks}");
+        sql("DROP TRIGGER breaks");
+    }
+    sql("CREATE TRIGGER breaks BEFORE DELETE ON shop_cache BEGIN SELECT RAISE(IGNORE); END");
+    assert_eq!(reason(&*cache).await, Err("a value that was just set could not be deleted".to_owned()));
+    sql(
+        "DROP TRIGGER breaks; CREATE TRIGGER empty BEFORE INSERT ON shop_cache WHEN (SELECT count(*) FROM shop_cache) > 0 BEGIN SELECT RAISE(FAIL, 'not empty'); END",
+    );
+    assert_eq!(ask(&*cache).await, Ok(()), "the value is still there");
 }

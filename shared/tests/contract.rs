@@ -37,14 +37,6 @@ const HAS_GROWN: &str = "the process has grown";
 /// How much the process may grow by while a peer talks without end: a tenth of what one says in that time.
 const MEMORY_KIB: usize = 48 * 1024;
 
-/// What is known to fill the memory until its deadline, with why. Where it does no more, the suite says so.
-const FILLS_THE_MEMORY: [(&str, Manner); 2] = [
-    // Its client takes the length of a message as it is told: `HTTP` is one of 1.4 GB, where no TLS comes first.
-    ("database", Manner::EndlessHttp),
-    // Its SMTP client reads a line of any length.
-    ("mail", Manner::Endless),
-];
-
 fn main() {
     let arguments = libtest_mimic::Arguments::from_args();
     let peers = KINDS.iter().filter(|kind| !matches!(kind.contract, Contract::Local));
@@ -68,9 +60,13 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
+/// All settings of a kind that ask a peer.
+fn contracts(kind: &Kind) -> impl Iterator<Item = &'static str> {
+    kind.contract.settings().into_iter().chain(kind.more_contracts.iter().copied())
+}
+
 /// The kind's check of this peer, as a configuration makes it.
-fn check(kind: &Kind, address: SocketAddr) -> Option<Named> {
-    let (Contract::Peer(settings) | Contract::AnyAnswer(settings)) = kind.contract else { return None };
+fn check(kind: &Kind, settings: &str, address: SocketAddr) -> Named {
     let settings = settings.replace("{peer}", &address.to_string());
     let text =
         format!("[subsets]\nall = ['it']\n[checks.it]\ntype = '{}'\ntimeout = '1m'\n{settings}\n", kind.name);
@@ -80,21 +76,18 @@ fn check(kind: &Kind, address: SocketAddr) -> Option<Named> {
         reading.configuration.unwrap_or_else(|| panic!("{}: {:?}", kind.name, reading.problems));
     let named = configuration.subset("all").unwrap().remove(0);
     drop(configuration);
-    Arc::into_inner(named)
+    Arc::into_inner(named).unwrap()
 }
 
 fn keeps(kind: &'static Kind) -> Result<(), String> {
     let may_pass = matches!(kind.contract, Contract::AnyAnswer(_));
-    for manner in Manner::ALL {
-        let peer = Peer::start(manner);
-        let named = check(kind, peer.address).ok_or("no contract")?;
-        let held = holds(named, &peer, may_pass && manner != Manner::Refused);
-        let held = match (held, FILLS_THE_MEMORY.contains(&(kind.name, manner))) {
-            (Err(why), true) if why.contains(HAS_GROWN) => Ok(()),
-            (Ok(()), true) => Err("it fills the memory no more: it needs no exception".to_owned()),
-            (held, _) => held,
-        };
-        held.map_err(|why| format!("{manner:?}: {why}"))?;
+    for settings in contracts(kind) {
+        for manner in Manner::ALL {
+            let peer = Peer::start(manner);
+            let held =
+                holds(check(kind, settings, peer.address), &peer, may_pass && manner != Manner::Refused);
+            held.map_err(|why| format!("{settings}: {manner:?}: {why}"))?;
+        }
     }
     Ok(())
 }
@@ -161,13 +154,13 @@ fn soon(what: &str, count: impl Fn() -> usize) -> Result<(), String> {
 
 fn expired_deadlines() -> Result<(), String> {
     let runtime = runtime();
-    for kind in KINDS {
+    for (kind, settings) in KINDS.iter().flat_map(|kind| contracts(kind).map(move |one| (kind, one))) {
         let peer = Peer::start(Manner::BlackHole);
-        let Some(named) = check(kind, peer.address) else { continue };
+        let named = check(kind, settings, peer.address);
         let expired = Instant::now().checked_sub(Duration::from_secs(1)).ok_or("no past")?;
         let outcome = runtime.block_on(ask(&named, expired));
         if outcome.reason.as_deref() != Some(TIMED_OUT) {
-            return Err(format!("{}: {outcome:?}", kind.name));
+            return Err(format!("{}: {settings}: {outcome:?}", kind.name));
         }
         // Asked by somebody who does not look at the clock first, it must not panic either.
         let asked =
@@ -179,13 +172,14 @@ fn expired_deadlines() -> Result<(), String> {
 
 /// One check asked again and again, as a server does.
 fn leaves_nothing() -> Result<(), String> {
-    let kinds: Vec<_> = KINDS.iter().filter(|kind| !matches!(kind.contract, Contract::Local)).collect();
-    let runs = 500_usize.div_ceil(kinds.len());
-    for kind in kinds {
+    let all: Vec<_> =
+        KINDS.iter().flat_map(|kind| contracts(kind).map(move |settings| (kind, settings))).collect();
+    let runs = 500_usize.div_ceil(all.len());
+    for (kind, settings) in all {
         for manner in [Manner::Refused, Manner::Garbage] {
             let peer = Peer::start(manner);
             let runtime = runtime();
-            let named = check(kind, peer.address).ok_or("no contract")?;
+            let named = check(kind, settings, peer.address);
             let asked = |times: usize| {
                 runtime.block_on(async {
                     for _ in 0..times {
@@ -204,13 +198,13 @@ fn leaves_nothing() -> Result<(), String> {
                 count(path).unwrap_or(usize::MAX).saturating_sub(before + 4)
             };
             soon("a descriptor", || more("/proc/self/fd", files))
-                .map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
+                .map_err(|why| format!("{settings}: {manner:?}: {why}"))?;
             soon("a thread", || more("/proc/self/task", threads))
-                .map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
+                .map_err(|why| format!("{settings}: {manner:?}: {why}"))?;
             drop(named);
             soon("a task", || runtime.metrics().num_alive_tasks())
-                .map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
-            soon("a connection", || peer.held()).map_err(|why| format!("{} {manner:?}: {why}", kind.name))?;
+                .map_err(|why| format!("{settings}: {manner:?}: {why}"))?;
+            soon("a connection", || peer.held()).map_err(|why| format!("{settings}: {manner:?}: {why}"))?;
         }
     }
     Ok(())

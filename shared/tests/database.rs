@@ -7,6 +7,7 @@ mod servers;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -252,6 +253,47 @@ async fn postgresql_over_tls_is_believed_by_its_authority_and_name_and_believes_
 }
 
 #[tokio::test]
+async fn mariadb_over_tls_is_believed_by_its_authority_and_name_and_believes_a_clients_certificate() {
+    let of = certificates();
+    let folder = tempfile::tempdir().unwrap();
+    // The server's own user reads them.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (ca, other) = (file("ca.pem", &of.ca), file("other.pem", &certificates().ca));
+    let (cert, key) = (file("cert.pem", &of.client.0), file("key.pem", &of.client.1));
+    let server = Mariadb::start(&[
+        &format!("--ssl-ca={ca}"),
+        &format!("--ssl-cert={}", file("server.pem", &of.server.0)),
+        &format!("--ssl-key={}", file("server.key", &of.server.1)),
+    ]);
+    server.sql("CREATE USER encrypted@'127.0.0.1' IDENTIFIED BY 'S3cret' REQUIRE SSL");
+    server.sql("CREATE USER certified@'127.0.0.1' REQUIRE X509");
+    server.sql(
+        "GRANT SELECT ON shop.* TO encrypted@'127.0.0.1'; GRANT SELECT ON shop.* TO certified@'127.0.0.1'",
+    );
+    let url = |login: &str, host: &str, rest: &str| json!({ "url": format!("mysql://{login}@{host}:{}/shop?ssl-mode={rest}", server.port) });
+    let encrypted = "encrypted:S3cret";
+    for (host, rest, told) in [
+        ("localhost", format!("VERIFY_IDENTITY&ssl-ca={ca}"), None),
+        ("127.0.0.1", format!("VERIFY_CA&ssl-ca={ca}"), None),
+        ("localhost", "DISABLED".to_owned(), Some("access is denied")),
+        ("localhost", format!("VERIFY_IDENTITY&ssl-ca={other}"), Some("no secure connection can be made")),
+        ("localhost", "VERIFY_IDENTITY".to_owned(), Some("no secure connection can be made")),
+        ("127.0.0.1", format!("VERIFY_IDENTITY&ssl-ca={ca}"), Some("no secure connection can be made")),
+    ] {
+        assert_eq!(reason(&*database(url(encrypted, host, &rest))).await.as_deref(), told, "{host} {rest}");
+    }
+    let own = format!("VERIFY_IDENTITY&ssl-ca={ca}&ssl-cert={cert}&ssl-key={key}");
+    assert_eq!(ask(&*database(url("certified", "localhost", &own))).await, Ok(()));
+    let none = database(url("certified", "localhost", &format!("VERIFY_IDENTITY&ssl-ca={ca}")));
+    assert_eq!(reason(&*none).await.as_deref(), Some("access is denied"));
+}
+
+#[tokio::test]
 async fn mariadb_passes_fails_and_comes_back_without_a_restart_of_the_check() {
     let mut server = Mariadb::start(&["--max-connections=10"]);
     let check = database(json!({ "url": server.url(), "min_free": 2 }));
@@ -263,7 +305,7 @@ async fn mariadb_passes_fails_and_comes_back_without_a_restart_of_the_check() {
     assert_eq!(ask(&*check).await, Ok(()));
     assert_ne!(server.sql(mine), first);
 
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*check).await, Err("timed out".to_owned()));
     server.program.signal(Signal::SIGCONT);
     comes_to(&*check, None).await;

@@ -74,7 +74,7 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
             json!({ "name": "db.shop.test", "servers": [server.address()], "transport": transport });
         let check = check("dns", settings);
         assert_eq!(ask(&*check).await, Ok(()));
-        server.program.signal(Signal::SIGSTOP);
+        server.program.freeze();
         let begun = Instant::now();
         let told = ask_briefly(&*check).await.unwrap_err();
         assert!(told.starts_with("no name server answers"), "{transport}: {told}");

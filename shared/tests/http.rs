@@ -127,7 +127,7 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     for (url, tls) in [(server.url("/ok"), json!({})), (server.tls_url("/ok"), json!({ "ca": server.ca }))] {
         let http = check("http", json!({ "url": url, "tls": tls }));
         assert_eq!(ask(&*http).await, Ok(()));
-        server.program.signal(Signal::SIGSTOP);
+        server.program.freeze();
         assert_eq!(ask_briefly(&*http).await, failed("timed out"));
         server.program.signal(Signal::SIGCONT);
         assert_eq!(ask(&*http).await, Ok(()));

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use servers::{Azurite, S3, ask, ask_briefly, ask_within, check};
+use servers::{Azurite, GoogleStorage, S3, SigningS3, ask, ask_briefly, ask_within, check};
 
 fn s3(server: &S3, more: &Value) -> Value {
     let mut settings = json!({
@@ -78,10 +78,66 @@ async fn s3_takes_gives_back_and_deletes_an_object_and_nothing_is_left() {
 #[tokio::test]
 async fn an_unknown_account_is_told_as_such() {
     let server = S3::start();
-    // This server knows its accounts and does not look at the signature; Azure's stand-in below does.
     let settings = s3(&server, &json!({ "mode": "write", "account": "nobody" }));
     let told = ask(&*check("storage", settings)).await.unwrap_err();
     assert!(told.starts_with("access is denied: "), "{told}");
+}
+
+#[tokio::test]
+async fn s3_lets_in_who_has_the_right_secret_and_the_right_to_do_what_is_asked() {
+    let server = SigningS3::start();
+    let write = |(account, secret): (String, String)| {
+        json!({
+            "url": "s3://media",
+            "mode": "write",
+            "endpoint": format!("http://127.0.0.1:{}", server.port),
+            "account": account,
+            "secret": secret,
+        })
+    };
+    let (shop, secret) = server.user("shop");
+    assert_eq!(ask(&*check("storage", write((shop.clone(), secret.clone())))).await, Ok(()));
+    for not_let_in in
+        [(shop, "Wr0ng".to_owned()), ("AKIANOBODY".to_owned(), secret.clone()), server.user("reader")]
+    {
+        let told = ask(&*check("storage", write(not_let_in))).await.unwrap_err();
+        assert!(told.starts_with("access is denied: ") && !told.contains(&secret), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn google_takes_gives_back_and_deletes_an_object_of_who_has_the_key() {
+    let mut server = GoogleStorage::start();
+    let settings = |account: &Path, more: &Value| {
+        let mut settings = json!({
+            "url": "gs://media",
+            "endpoint": format!("http://127.0.0.1:{}", server.port),
+            "service_account": account,
+        });
+        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        settings
+    };
+    let account = server.account(true);
+    let write = check("storage", settings(&account, &json!({ "mode": "write" })));
+    assert_eq!(ask(&*write).await, Ok(()));
+    let exists = check("storage", settings(&account, &json!({ "path": "logo.svg" })));
+    assert_eq!(ask(&*exists).await, Err("the object is not there: not found".to_owned()));
+    let wrong = check("storage", settings(&server.account(false), &json!({ "mode": "write" })));
+    let told = ask(&*wrong).await.unwrap_err();
+    assert!(told.starts_with("access is denied: "), "{told}");
+    let elsewhere = settings(&account, &json!({ "mode": "write", "url": "gs://none" }));
+    let told = ask(&*check("storage", elsewhere)).await.unwrap_err();
+    assert!(told.starts_with("there is no such place in the storage"), "{told}");
+    server.program.freeze();
+    assert_eq!(ask_briefly(&*write).await, Err("timed out".to_owned()));
+    server.program.signal(Signal::SIGCONT);
+    assert_eq!(ask(&*write).await, Ok(()));
+    server.program.kill();
+    let told = ask_within(&*write, Duration::from_secs(5)).await.unwrap_err();
+    assert!(told.starts_with("nothing can be written: "), "{told}");
+    server.program.restart();
+    server.wait();
+    assert_eq!(ask(&*write).await, Ok(()));
 }
 
 #[tokio::test]
@@ -97,7 +153,7 @@ async fn a_server_that_freezes_or_dies_fails_and_one_that_comes_back_passes() {
     let mut server = S3::start();
     let write = check("storage", s3(&server, &json!({ "mode": "write" })));
     assert_eq!(ask(&*write).await, Ok(()));
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*write).await, Err("timed out".to_owned()));
     server.program.signal(Signal::SIGCONT);
     assert_eq!(ask(&*write).await, Ok(()));

@@ -178,7 +178,7 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     let address = format!("localhost:{}", server.tls);
     let tls = check("tls", json!({ "address": address, "tls": { "ca": server.ca } }));
     assert_eq!(ask(&*tls).await, Ok(()));
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     assert_eq!(ask_briefly(&*tls).await, Err("timed out".to_owned()));
     server.program.signal(Signal::SIGCONT);
     assert_eq!(ask(&*tls).await, Ok(()));

@@ -121,7 +121,7 @@ async fn a_frozen_server_holds_nobody_up_and_its_last_good_answer_does_not_live_
     server.publish(SUMMARY, QUIET);
     let check = page(&server, "3s");
     assert_eq!(told(&*check).await, Ok(()));
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     let begun = Instant::now();
     let mut asked = 0;
     // Nobody who asks is held up, neither by the look that hangs nor by what it does not tell.
@@ -147,7 +147,7 @@ async fn a_frozen_server_holds_nobody_up_and_its_last_good_answer_does_not_live_
 async fn a_server_that_never_answered_is_unknown_before_the_deadline() {
     let server = Nginx::start();
     server.publish(SUMMARY, QUIET);
-    server.program.signal(Signal::SIGSTOP);
+    server.program.freeze();
     let check = page(&server, "1h");
     let told = ask_within(&*check, Duration::from_secs(1)).await;
     assert_eq!(told, Err("there is no answer yet".to_owned()));

@@ -27,7 +27,7 @@ impl Place {
         let nodes: Vec<_> = (0..6).map(|_| Server::start(&[&settings[..], &quick].concat())).collect();
         let created = Command::new("redis-cli")
             .args(["--cluster", "create"])
-            .args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())))
+            .args(nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)))
             .args(["--cluster-replicas", "1", "--cluster-yes"])
             .stdout(Stdio::null())
             .status()
@@ -54,7 +54,7 @@ impl Place {
         if !self.clustered {
             return self.nodes[0].url();
         }
-        let seeds = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port()));
+        let seeds = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
         format!("redis+cluster://{}", seeds.collect::<Vec<_>>().join(","))
     }
 
@@ -67,15 +67,15 @@ impl Place {
         let ask = format!("ZCARD heartbeat:{{{cluster}}}:workers");
         let said = self.nodes[0].try_ask(&ask).expect("an answer");
         let port = said.rsplit_once(':').filter(|_| said.starts_with("-MOVED"));
-        let port = port.map_or(self.nodes[0].port(), |(_, port)| port.parse().expect("a port"));
-        Node(self.nodes.iter().find(|node| node.port() == port).expect("one of ours"))
+        let port = port.map_or(self.nodes[0].port, |(_, port)| port.parse().expect("a port"));
+        Node(self.nodes.iter().find(|node| node.port == port).expect("one of ours"))
     }
 
     /// Names of which each has its keys on another master.
     pub fn names_apart(&self) -> Vec<String> {
         let mut names: Vec<(u16, String)> = Vec::new();
         for name in (0..200).map(|number| format!("orders-{number}")) {
-            let port = self.node(&name).0.port();
+            let port = self.node(&name).0.port;
             if names.iter().all(|(known, _)| *known != port) {
                 names.push((port, name));
             }
@@ -121,7 +121,7 @@ pub struct Line(BufReader<TcpStream>);
 
 impl Line {
     pub fn to(node: Node<'_>) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", node.0.port())).expect("a connection");
+        let stream = TcpStream::connect(("127.0.0.1", node.0.port)).expect("a connection");
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(Duration::from_mins(5))).expect("a patient socket");
         Self(BufReader::new(stream))

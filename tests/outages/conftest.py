@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from breaks import OUTAGES
-from scene import INTERVAL, Group
+from breaks import FOR_AN_AGENT, OUTAGES
+from scene import INTERVAL, AgentGroup, Group
 
 GROUPS = pytest.StashKey()
 
@@ -23,7 +23,8 @@ def groups(request, tmp_path_factory):
     # Three quarters of an outage are longer than the promise.
     promise = min(30.0, seconds / 4)
     folder = tmp_path_factory.mktemp("outages")
-    groups = [Group(outage(), folder, seconds, promise) for outage in OUTAGES]
+    kinds = [(Group, OUTAGES), (AgentGroup, FOR_AN_AGENT)]
+    groups = [kind(outage(), folder, seconds, promise) for kind, outages in kinds for outage in outages]
     try:
         for group in groups:
             group.start()
@@ -58,7 +59,7 @@ def pytest_terminal_summary(terminalreporter, config):
     if not groups:
         return
     terminalreporter.section(f"Redis out of order for {groups[0].seconds:.0f} s, promise {groups[0].promise:.0f} s")
-    widths = (22, 10, 26, 26, 28, 8, 8, 16)
+    widths = (24, 10, 26, 26, 28, 8, 8, 16)
     heads = ("outage", "beat gap", "live", "ready", "cluster", "back", "tries", "tasks: n, p99, max")
     rows = [heads, *(row(group) for group in groups)]
     for cells in rows:

@@ -60,15 +60,32 @@ class Host:
 class Worker(harness.Program):
     """One of `steady` on a host."""
 
+    beats_to_redis = True
+
     def __init__(self, host, name, folder, queue="mail", interval="500ms", promise="3s"):
         self.name, self.file = name, folder / f"beat-{name}"
         variables = {
-            "FILE": self.file, "CLUSTER": "c", "WORKER": name, "QUEUES": queue, "REDIS_URL": host.url,
-            "INTERVAL": interval, "PROMISE": promise,
+            "FILE": self.file, "CLUSTER": "c", "WORKER": name, "QUEUES": queue, "INTERVAL": interval, "PROMISE": promise,
         }  # fmt: skip
+        if self.beats_to_redis:
+            variables["REDIS_URL"] = host.url
         extra = {f"HEARTBEAT_{name}": value for name, value in variables.items()}
         super().__init__(host.command(STEADY, 100), env=harness.environment(**extra))
         assert self.next_line() == f"beating {self.pid}", self.output
+
+
+class FileWorker(Worker):
+    """The same, and it knows nothing of Redis."""
+
+    beats_to_redis = False
+
+
+class Agent(harness.Program):
+    """`heartbeat agent` on a host, for a folder."""
+
+    def __init__(self, host, folder, interval="500ms"):
+        command = host.command(harness.HEARTBEAT, "agent", "--dir", folder, "--redis", host.url, "--interval", interval)
+        super().__init__(command)
 
 
 class Network:

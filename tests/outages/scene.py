@@ -6,6 +6,7 @@ It makes outages and writes down what was seen; what is right stands in the test
 import contextlib
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -133,11 +134,16 @@ class Return:
 
 
 class Group:
-    """The workers of one outage, and all that was seen of them."""
+    """The workers of one outage, each of which beats to Redis by itself, and all that was seen of them."""
+
+    suffix = ""
+    # Between two looks at a worker's file.
+    look_every = INTERVAL
 
     def __init__(self, outage, folder, seconds, promise):
-        self.outage, self.name, self.seconds, self.promise = outage, outage.name, seconds, promise
-        self.folder = folder / outage.name
+        self.outage, self.seconds, self.promise = outage, seconds, promise
+        self.name = outage.name + self.suffix
+        self.folder = folder / self.name
         self.server = self.proxy = None
         self.workers, self.beats = [], {}
         self.live, self.ready, self.cluster, self.returns = [], [], [], []
@@ -148,21 +154,25 @@ class Group:
         self._looking.set()
 
     def start(self):
-        self.folder.mkdir()
+        (self.folder / "beats").mkdir(parents=True)
         self.server = Server(self.folder)
         self.outage.prepare(self)
         for n in range(WORKERS):
             self.workers.append(self._worker(n))
 
     def _worker(self, n):
-        file = self.folder / f"beat-{n}"
+        file = self.folder / "beats" / f"w{n}"
         self.beats[file] = []
         variables = {
-            "FILE": file, "CLUSTER": "c", "WORKER": f"w{n}", "QUEUES": "mail", "REDIS_URL": self.outage.url(self, "publisher"),
+            "FILE": file, "CLUSTER": "c", "WORKER": f"w{n}", "QUEUES": "mail",
             "INTERVAL": f"{round(INTERVAL * 1000)}ms", "PROMISE": f"{round(self.promise * 1000)}ms",
         }  # fmt: skip
         extra = {f"HEARTBEAT_{name}": value for name, value in variables.items()}
-        return harness.Program([STEADY, TASK_MS], env=harness.environment(**extra))
+        return harness.Program([STEADY, TASK_MS], env=harness.environment(**extra, **self._way_to_redis()))
+
+    def _way_to_redis(self):
+        """What a worker is told of Redis."""
+        return {"HEARTBEAT_REDIS_URL": self.outage.url(self, "publisher")}
 
     def wait_published(self):
         harness.until(lambda: self.server.ask("ZCARD", "heartbeat:{c}:ready") == WORKERS, 30, f"{self.name}: all beat")
@@ -219,7 +229,7 @@ class Group:
             self._ask(self.live, "worker", "--file", file)
             self._ask(self.ready, "worker", "--file", file, "--for", "ready")
             turn += 1
-            time.sleep(INTERVAL)
+            time.sleep(self.look_every)
 
     def _ask_cluster(self):
         url = self.outage.url(self, "checker")
@@ -274,3 +284,31 @@ class Group:
     def within(self, answers, after, before):
         """Asked later than `after` seconds into the outage, and answered before so many seconds after its end."""
         return [answer for answer in answers if answer.asked >= self.begun + after and answer.answered <= self.ended + before]
+
+
+class AgentGroup(Group):
+    """The same with workers that know nothing of Redis, and one agent that publishes what is in their files."""
+
+    suffix = "-by-agent"
+    # All groups share the machine.
+    look_every = 2 * INTERVAL
+    agent = None
+
+    def start(self):
+        super().start()
+        command = [harness.HEARTBEAT, "agent", "--dir", self.folder / "beats", "--interval", f"{round(INTERVAL * 1000)}ms"]
+        url = self.outage.url(self, "publisher")
+        self.agent = harness.Program(command, env=harness.environment(HEARTBEAT_REDIS_URL=url))
+
+    def _way_to_redis(self):
+        return {}
+
+    def stop(self):
+        super().stop()
+        self.agent.signal(signal.SIGTERM)
+        assert self.agent.exit_status() == 0, self.agent.output
+
+    def end(self):
+        if self.agent:
+            self.agent.end()
+        super().end()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import harness
-from network import Network, Worker
+from network import Agent, FileWorker, Network, Worker
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for network namespaces")
 
@@ -30,10 +30,15 @@ def network(tmp_path):
 
 @pytest.fixture
 def workers(network, tmp_path, start):
-    """Two on each of the two hosts that are an hour off."""
+    """Two on each of the two hosts that are an hour off, and two on the third, of which an agent tells."""
     places = [("a1", "ahead", "mail"), ("a2", "ahead", "pdf"), ("b1", "behind", "mail"), ("b2", "behind", "pdf")]
     workers = {name: start(Worker, network.hosts[host], name, tmp_path, queue) for name, host, queue in places}
-    harness.until(lambda: len(network.beats()) == 4, what="all beat")
+    folder = tmp_path / "far"
+    folder.mkdir()
+    for name in ("f1", "f2"):
+        workers[name] = start(FileWorker, network.hosts["far"], name, folder, "mail")
+    start(Agent, network.hosts["far"], folder)
+    harness.until(lambda: len(network.beats()) == 6, what="all beat")
     return workers
 
 
@@ -51,18 +56,19 @@ def test_no_verdict_changes_with_the_clocks_of_the_hosts(network, workers, start
     assert {name: round(ms / 3_600_000) for name, ms in clocks.items()} == {"ahead": 1, "behind": -1, "far": 72}
     written = {name: harness.record(worker.file)["at_unix_ms"] for name, worker in workers.items()}
     assert written["a1"] - written["b1"] > 7_000_000, "the workers do live by those clocks"
+    assert written["f1"] - written["a1"] > 200_000_000, "those whose agent tells of them, too"
 
     far = network.hosts["far"]
     table = start(harness.Program, far.command(harness.CHECKER, "watch", "--cluster", "c", "--redis", far.url))
-    harness.until(lambda: table.output.count("alive") >= 4, what="a line for each in the table")
+    harness.until(lambda: table.output.count("alive") >= 6, what="a line for each in the table")
     for host in network.hosts.values():
-        code, answer = cluster(host, "--min", "4", "--queue", "mail:2", "--expect", "b1", "--max-lost", "0")
-        assert (code, answer["fresh"], answer["ready"], answer["lost"]) == (0, 4, 4, []), answer
+        code, answer = cluster(host, "--min", "6", "--queue", "mail:4", "--expect", "b1", "--expect", "f1", "--max-lost", "0")
+        assert (code, answer["fresh"], answer["ready"], answer["lost"]) == (0, 6, 6, []), answer
         assert verdicts(answer) == dict.fromkeys(workers, "alive")
         assert all(0 <= worker["age_ms"] <= PROMISE * 1000 for worker in answer["workers"]), answer
         code, answer = cluster(host, "--min", "2", "--host", "ahead")
         assert (code, answer["fresh"]) == (0, 2), answer
-    for name, host in (("a1", "ahead"), ("b1", "behind"), ("a1", "far"), ("b1", "far")):
+    for name, host in (("a1", "ahead"), ("b1", "behind"), ("a1", "far"), ("b1", "far"), ("f1", "far"), ("f1", "behind")):
         done = network.hosts[host].ask("worker", "--file", workers[name].file, "--for", "ready", "--format", "json")
         assert (done.returncode, json.loads(done.stdout)["verdict"]) == (0, "alive"), done.stdout
 
@@ -72,15 +78,23 @@ def test_no_verdict_changes_with_the_clocks_of_the_hosts(network, workers, start
     since = time.monotonic() - killed
     assert PROMISE - INTERVAL - 0.2 <= since <= PROMISE + 2, since
     for host in network.hosts.values():
-        code, answer = cluster(host, "--min", "3", "--max-lost", "0")
-        assert (code, answer["fresh"]) == (1, 3), answer
+        code, answer = cluster(host, "--min", "5", "--max-lost", "0")
+        assert (code, answer["fresh"]) == (1, 5), answer
         assert [lost["worker"] for lost in answer["lost"]] == ["b2"], answer
         most = (time.monotonic() - killed + INTERVAL + 1) * 1000
         assert PROMISE * 1000 <= answer["lost"][0]["silent_ms"] <= most, answer
-        assert verdicts(answer) | {"b2": "-"} == {"a1": "alive", "a2": "alive", "b1": "alive", "b2": "-"}, answer
+        assert verdicts(answer) | {"b2": "-"} == dict.fromkeys(workers, "alive") | {"b2": "-"}, answer
     harness.until(lambda: any("b2" in line and "silent" in line for line in table.lines), what="the table tells it too")
     quiet = [line for line in table.lines if "silent" in line and "b2" not in line]
     assert not quiet, "and of nobody else"
+
+    # An agent sees the end itself, and waits for no promise.
+    workers["f2"].signal(signal.SIGKILL)
+    killed = time.monotonic()
+    lost = lambda: {each["worker"]: each["silent_ms"] for each in cluster(network.hosts["ahead"])[1]["lost"]}
+    harness.until(lambda: "f2" in lost(), what="its loss is told")
+    assert time.monotonic() - killed <= 2 * INTERVAL + 1
+    assert lost()["f2"] <= (time.monotonic() - killed + INTERVAL + 0.5) * 1000, lost()
 
 
 def test_a_clock_that_is_stepped_under_a_worker_and_its_checker_changes_nothing(network, tmp_path, start):
@@ -119,6 +133,12 @@ def test_a_network_that_breaks_is_noticed_within_the_promise_and_its_return_with
     places = {"a1": "ahead", "a2": "ahead", "a3": "ahead", "a4": "ahead", "b1": "behind"}
     settings = {"interval": "1s", "promise": "9s"}
     workers = {name: start(Worker, network.hosts[host], name, tmp_path, **settings) for name, host in places.items()}
+    # Beside them, two of which an agent tells.
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("f1", "f2"):
+        workers[name] = start(FileWorker, network.hosts["ahead"], name, folder, **settings)
+    agent = start(Agent, network.hosts["ahead"], folder, interval="1s")
     harness.until(lambda: len(network.beats()) == len(workers), what="all beat")
     cut, whole, far = workers["a1"], workers["b1"], network.hosts["far"]
     beats = []
@@ -135,12 +155,13 @@ def test_a_network_that_breaks_is_noticed_within_the_promise_and_its_return_with
     harness.until(lambda: looked(cut) and harness.record(cut.file)["stat"]["failures"], promise, "the dead connection is noticed")
     harness.until(lambda: looked(cut).name == "cut off", promise + 5, "it is cut off")
     assert promise - interval <= time.monotonic() - begun <= promise + 2 * interval + 0.5
-    harness.until(lambda: len(cluster(far, "--max-lost", "0")[1]["lost"]) == 4, what="those there are lost to the others")
+    harness.until(lambda: len(cluster(far, "--max-lost", "0")[1]["lost"]) == 6, what="those there are lost to the others")
     while time.monotonic() < begun + 16:
         answer = looked(cut)
         assert (answer.name, answer.passes) == ("cut off", True)
         assert not looked(cut, "--for", "ready").passes
         assert looked(whole, "--for", "ready").name == "alive"
+        assert looked(workers["f1"], "--for", "ready").name == "alive", "it knows of no Redis"
         time.sleep(0.1)
     gaps = [later[1] - earlier[1] for earlier, later in zip(beats, beats[1:], strict=False) if later[0] == earlier[0] + 1]
     assert max(gaps) <= 2_000 * interval, "the file's beats stay on time"
@@ -158,6 +179,8 @@ def test_a_network_that_breaks_is_noticed_within_the_promise_and_its_return_with
     assert max(back.values()) <= 2 * interval, back
     harness.until(lambda: harness.verdict(cut.file, "--for", "ready").passes, what="its file says so")
     harness.until(lambda: verdicts(cluster(far, "--max-lost", "0")[1]) == dict.fromkeys(workers, "alive"), what="all are well")
+    told = [("cannot publish to Redis" in line, "is reached again" in line) for line in agent.lines]
+    assert told == [(True, False), (False, True)], agent.output
 
 
 def test_a_network_that_loses_three_in_ten_loses_no_worker(network, tmp_path, start):

@@ -7,8 +7,9 @@ use clap::builder::PossibleValuesParser;
 use heartbeat::fleet;
 use shared::checks::cluster::django_q::{STATUSES, Settings};
 use shared::checks::cluster::{Answer, Question};
-use shared::django_q::store::{CacheKeys, Place, Table};
-use shared::sql;
+use shared::database::{self, Access};
+use shared::django::{CacheKeys, Table};
+use shared::django_q::store::Place;
 
 use super::Ask;
 use crate::redis::{self, Unread};
@@ -95,10 +96,11 @@ impl Args {
             prefix: self.cache_prefix.clone().unwrap_or_default(),
             version: self.cache_version.unwrap_or(CacheKeys::default().version),
         };
-        let url = match text.parse::<sql::Url>() {
-            Err(sql::Invalid::Scheme) => return self.redis_cache(name, text, keys),
-            url => url.map_err(|invalid| format!("the URL in {name} cannot be used: {invalid}"))?,
-        };
+        if !database::Place::is_meant(text) {
+            return self.redis_cache(name, text, keys);
+        }
+        let url = database::Place::parse(text, Access::Read)
+            .map_err(|why| format!("the URL in {name} cannot be used: {why}"))?;
         let table = self
             .cache_table
             .as_deref()

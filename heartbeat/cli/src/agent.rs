@@ -28,9 +28,10 @@ const LOOK_GAP: Duration = Duration::from_millis(50);
 /// Between two publications, at least, where something cannot wait for the interval.
 const URGENT_GAP: Duration = Duration::from_millis(100);
 
-/// How much is sent to a Redis that has not answered yet, or not of late: a chance one. It also teaches Redis the script,
-/// of which it is then told no more than the name.
-const PROBE: usize = 1;
+/// How much is sent at most to a Redis that has not answered yet, or not of late: a chance part of all. As much as costs it a
+/// few milliseconds, so that one whose answers come too late still hears of all workers of a usual host. It also teaches
+/// Redis the script, of which it is then told no more than the name.
+const PROBE: usize = 100;
 
 /// What one errand adds to the time that a round trip may take.
 const EACH: Duration = Duration::from_micros(500);
@@ -222,7 +223,7 @@ impl Publisher {
         };
         let most = self.pace.most();
         let errands = match most {
-            PROBE => self.roster.probe(which, fraction()),
+            PROBE => self.roster.probe(which, PROBE, fraction()),
             most => self.roster.errands(which, most),
         };
         if which == Which::All {

@@ -8,7 +8,7 @@ use crate::servers::{SOON, Server, soon, until};
 use crate::worker::{Worker, builder};
 
 /// As in the README, where `orders` stands for the cluster.
-fn rights(of: &str) -> String {
+pub fn rights(of: &str) -> String {
     let readme = include_str!("../../README.md");
     let line =
         readme.lines().find(|line| line.starts_with(&format!("ACL SETUSER {of} "))).expect("an ACL line");
@@ -33,6 +33,12 @@ fn a_publisher_and_a_checker_do_with_the_least_rights() {
     assert_eq!(checker.members(&Cursor::default(), 10, soon()).unwrap().members.len(), 1);
     assert_eq!(checker.named(&["w"], soon()).unwrap().len(), 1);
     assert!(checker.lost(10, soon()).unwrap().lost.is_empty());
+    let record = worker.record();
+    assert_eq!(checker.members_on(&record.host, &Cursor::default(), 10, soon()).unwrap().members.len(), 1);
+    assert_eq!(checker.take_from("mail", &[record.id], soon()).unwrap(), [true]);
+    // What is too large for a record is read in part.
+    redis.ask::<()>(&format!("SETRANGE heartbeat:{{c}}:stat:{} 9000000 x", record.id));
+    assert_eq!(checker.members(&Cursor::default(), 10, soon()).unwrap().members.len(), 1);
 
     // A checker cannot write, and neither sees another cluster.
     let error = checker.withdraw(&[&worker.record()], soon()).unwrap().remove(0).expect_err("a denial");
@@ -71,6 +77,23 @@ fn forgotten_workers_are_pruned_with_the_least_rights_too() {
     names.sort();
     expected.sort();
     assert_eq!(names, expected);
+}
+
+#[test]
+fn another_database_than_0_asks_for_one_right_more() {
+    let redis = Server::start(&[]);
+    redis.ask::<()>(&rights("publisher"));
+    redis.ask::<()>(&rights("checker"));
+    let url = |user| format!("{}/3", url(&redis, user, "S3cret"));
+    let count =
+        |user| Fleet::new(url(user).parse().unwrap(), "c").count(&[], soon()).map(|counts| counts.ready);
+    let worker = Worker::with(builder().redis(url("publisher")).interval(Duration::from_millis(50)));
+    worker.wait_failing();
+    assert_eq!(count("checker").expect_err("a denial").kind(), ErrorKind::Denied);
+    redis.ask::<()>("ACL SETUSER publisher +select");
+    redis.ask::<()>("ACL SETUSER checker +select");
+    worker.wait_published();
+    assert_eq!(count("checker").unwrap(), 1);
 }
 
 #[test]

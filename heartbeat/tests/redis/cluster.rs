@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use heartbeat::fleet::{Beat, Cursor, Fleet, Fleets, News};
 
+use crate::access::rights;
 use crate::servers::{SOON, Server, soon, until};
 use crate::worker::Worker;
 
@@ -70,9 +71,14 @@ fn wait_beat(worker: &Worker) {
 #[test]
 fn a_worker_beats_through_a_migration_and_a_failover() {
     let mut cluster = Cluster::start();
-    let worker = Worker::start(&cluster.url());
+    // With the least rights.
+    for (node, user) in cluster.0.iter().flat_map(|node| [(node, "publisher"), (node, "checker")]) {
+        node.ask::<()>(&format!("{} +asking", rights(user)));
+    }
+    let url = |user: &str| cluster.url().replace("://", &format!("://{user}:S3cret@"));
+    let worker = Worker::start(&url("publisher"));
     worker.wait_published();
-    let mut fleet = Fleet::new(cluster.url().parse().unwrap(), "c");
+    let mut fleet = Fleet::new(url("checker").parse().unwrap(), "c");
     assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [1]);
     assert_eq!(fleet.members(&Cursor::default(), 10, soon()).unwrap().members.len(), 1);
     let witness = worker.witness();

@@ -10,6 +10,7 @@ mod reading;
 mod sentinel;
 mod servers;
 mod standalone;
+mod storm;
 mod tls;
 #[cfg(feature = "tracing")]
 mod told;

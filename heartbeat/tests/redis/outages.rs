@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heartbeat::fleet::Fleet;
+use heartbeat::fleet::{Cursor, Fleet};
 use heartbeat::record::Record;
 use heartbeat::verdict::{Evidence, Machine, Verdict, judge};
 
@@ -133,24 +133,31 @@ fn emptied_under_the_worker() {
     assert_eq!(worker.heartbeat.counters().redis_failures, 0);
 }
 
-#[test]
-fn evicting_with_volatile_lru_takes_records_and_no_beat() {
+/// A Redis that has room for some foreign keys beside the beats, and evicts by this policy.
+fn evicting(policy: &str) -> Server {
     let redis = Server::start(&[]);
     let used: String = redis.ask("INFO memory");
     let used = used.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().to_owned();
     let most = used.parse::<u64>().unwrap() + 3_000_000;
-    redis.ask::<()>(&format!("CONFIG SET maxmemory {most} maxmemory-policy volatile-lru"));
+    redis.ask::<()>(&format!("CONFIG SET maxmemory {most} maxmemory-policy {policy}"));
+    redis
+}
+
+/// Writes some foreign keys; refused where there is nothing left to evict.
+fn fill(redis: &Server) {
+    let filling = "x".repeat(20_000);
+    for n in 0..20 {
+        drop(redis.try_ask::<()>(&format!("SET filler:{}:{n} {filling} EX 1000", redis.calls("set"))));
+    }
+}
+
+#[test]
+fn evicting_with_volatile_lru_takes_records_and_no_beat() {
+    let redis = evicting("volatile-lru");
     let worker = Worker::start(&redis.url());
     worker.wait_published();
-    let filling = "x".repeat(20_000);
     until("evictions", SOON, || {
-        // Refused where there is nothing left to evict.
-        for n in 0..20 {
-            drop(redis.try_ask::<()>(&format!("SET filler:{n} {filling} EX 1000")));
-        }
-        for n in 0..20 {
-            drop(redis.try_ask::<()>(&format!("SET more:{}:{n} {filling} EX 1000", redis.calls("set"))));
-        }
+        fill(&redis);
         let stats: String = redis.ask("INFO stats");
         (!stats.contains("evicted_keys:0\r")).then_some(())
     });
@@ -160,6 +167,25 @@ fn evicting_with_volatile_lru_takes_records_and_no_beat() {
     until("the worker is counted", SOON, || {
         (fleet.count(&["mail"], soon()).ok()?.queues == [1]).then_some(())
     });
+}
+
+#[test]
+fn evicting_with_volatile_ttl_takes_the_records_first_and_all_are_counted() {
+    let redis = evicting("volatile-ttl");
+    let worker = Worker::with(builder().redis(redis.url()).queues(["mail"]).interval(INTERVAL * 4));
+    worker.wait_published();
+    let mut fleet = Fleet::new(redis.url().parse().unwrap(), "c");
+    let verdict = until("its record is evicted", SOON, || {
+        fill(&redis);
+        let members = fleet.members(&Cursor::default(), 10, soon()).unwrap().members;
+        let verdict = members[0].judge(None).verdict;
+        (verdict != Verdict::Alive).then_some(verdict)
+    });
+    assert_eq!(verdict, Verdict::Unknown);
+    assert!(redis.keys().iter().filter(|key| key.starts_with("filler:")).count() > 100, "others live longer");
+    assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [1]);
+    assert!(fleet.lost(10, soon()).unwrap().lost.is_empty());
+    assert_eq!(worker.heartbeat.counters().redis_failures, 0);
 }
 
 #[test]

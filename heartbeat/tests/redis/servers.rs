@@ -117,7 +117,7 @@ impl Server {
     }
 
     /// A connection for the test itself, over the socket: what the test does is not on the port.
-    fn connection(&self) -> redis::RedisResult<redis::Connection> {
+    pub fn connection(&self) -> redis::RedisResult<redis::Connection> {
         let client = redis::Client::open(format!("unix://{}", self.socket().display()))?;
         let connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
         connection.set_read_timeout(Some(Duration::from_secs(5)))?;

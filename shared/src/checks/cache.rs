@@ -4,6 +4,8 @@
 //! Key and value are new each time, so no value of another run or of another asker can pass for this one. The value expires from the
 //! moment at which it is there, so nothing is left behind, whoever is killed in between.
 
+#[cfg(feature = "database")]
+mod django;
 mod memcached;
 mod redis;
 
@@ -12,21 +14,35 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+#[cfg(feature = "database")]
+use self::django::Django;
 use self::memcached::Memcached;
 use crate::check::{Check, Failure};
+#[cfg(feature = "database")]
+use crate::django::CacheKeys;
 use crate::kind::{Contract, Mistake, Settings};
 use crate::settings::{Secret, Span};
 
 /// The longest prefix: memcached's keys have 250 bytes at most.
 const LONGEST_PREFIX: usize = 200;
 
-/// Whether a cache keeps a value: set, read back and compared, expiring, deleted. Redis, Valkey or memcached.
+/// Whether a cache keeps a value: set, read back and compared, expiring, deleted. Redis, Valkey, memcached, or a table of a
+/// database, as Django's `DatabaseCache` keeps it.
+///
+/// In a table all of that is one transaction, which leaves nothing behind; `expires` is in UTC, as with Django's `USE_TZ = True`.
+/// The role needs to read, insert and delete there.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
     /// `memcached://HOST[:11211]`, `memcached+unix:///PATH`, or a Redis as in `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`: `rediss://`,
-    /// `unix://`, `redis+sentinel://` and `redis+cluster://` too.
+    /// `unix://`, `redis+sentinel://` and `redis+cluster://` too; or, with `table`, a database's as the kind `database` takes it.
     url: Secret,
+    /// The table of a Django cache in a database: its `LOCATION`.
+    table: Option<String>,
+    /// With `table`: the cache's `KEY_PREFIX`. Default: none.
+    key_prefix: Option<String>,
+    /// With `table`: the cache's `VERSION`. Default: 1.
+    version: Option<u64>,
     /// What the key begins with; 32 hexadecimal digits follow, new each time.
     #[serde(default = "prefix")]
     prefix: String,
@@ -47,14 +63,16 @@ impl Settings for Cache {
     const KIND: &'static str = "cache";
     const EXAMPLE: &'static str = r#"url = "memcached://127.0.0.1:11211""#;
     const CONTRACT: Contract = Contract::Peer(r#"url = "redis://:S3cret@{peer}""#);
+    const MORE_CONTRACTS: &'static [&'static str] = &[
+        r#"url = "memcached://{peer}""#,
+        #[cfg(feature = "database")]
+        "url = \"mysql://me:S3cret@{peer}/shop?ssl-mode=disabled\"\ntable = \"django_cache\"",
+    ];
     type Check = CacheCheck;
 
     fn build(self) -> Result<CacheCheck, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        let store = Store::read(self.url.expose());
-        if let Err(why) = &store {
-            mistakes.push(Mistake::of("url", format!("the URL cannot be used: {why}")));
-        }
+        let store = self.store().map_err(|wrong| mistakes.extend(wrong));
         if self.prefix.len() > LONGEST_PREFIX || !self.prefix.bytes().all(|byte| byte.is_ascii_graphic()) {
             mistakes.push(Mistake::of(
                 "prefix",
@@ -73,9 +91,42 @@ impl Settings for Cache {
     }
 }
 
+impl Cache {
+    fn store(&self) -> Result<Store, Vec<Mistake>> {
+        if let Some(table) = &self.table {
+            return self.table(table);
+        }
+        let mut mistakes = Vec::new();
+        let store = Store::read(self.url.expose()).map_err(|why| {
+            mistakes.push(Mistake::of("url", format!("the URL cannot be used: {why}")));
+        });
+        for (key, given) in [("key_prefix", self.key_prefix.is_some()), ("version", self.version.is_some())] {
+            if given {
+                mistakes.push(Mistake::of(key, "this is for a cache in a database, with `table`"));
+            }
+        }
+        store.ok().filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    }
+
+    #[cfg(feature = "database")]
+    fn table(&self, table: &str) -> Result<Store, Vec<Mistake>> {
+        let version = self.version.unwrap_or(CacheKeys::default().version);
+        let keys = CacheKeys { prefix: self.key_prefix.clone().unwrap_or_default(), version };
+        Django::new(self.url.expose(), table, keys, &self.prefix).map(|cache| Store::Django(Box::new(cache)))
+    }
+
+    #[cfg(not(feature = "database"))]
+    #[expect(clippy::unused_self, reason = "a build with databases needs it")]
+    fn table(&self, _: &str) -> Result<Store, Vec<Mistake>> {
+        Err(vec![Mistake::of("table", "this build knows no databases")])
+    }
+}
+
 /// What is asked.
 #[derive(Debug)]
 enum Store {
+    #[cfg(feature = "database")]
+    Django(Box<Django>),
     Memcached(Memcached),
     Redis(crate::redis::Redis),
 }
@@ -120,6 +171,8 @@ impl CacheCheck {
     async fn ask(&self, deadline: Instant) -> Result<Found, Failure> {
         let entry = Entry::new(&self.prefix, self.expire)?;
         match &self.store {
+            #[cfg(feature = "database")]
+            Store::Django(table) => table.ask(&self.prefix, self.expire, deadline).await,
             Store::Memcached(server) => server.ask(&entry, deadline).await,
             Store::Redis(server) => redis::ask(server, &entry, deadline).await,
         }
@@ -229,6 +282,9 @@ mod tests {
             assert_eq!(keys, ["url", "prefix", "expire"], "{url}");
             assert!(!format!("{mistakes:?}").contains("S3cret"), "{mistakes:?}");
         }
+        let foreign = json!({ "url": "redis://h", "key_prefix": "shop", "version": 2 });
+        let keys: Vec<_> = build(foreign).unwrap_err().iter().filter_map(|mistake| mistake.key).collect();
+        assert_eq!(keys, ["key_prefix", "version"]);
         for url in
             ["memcached://h", "memcached://[::1]:7/", "memcached+unix:///run/m", "redis+sentinel://a,b/c"]
         {

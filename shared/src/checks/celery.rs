@@ -17,6 +17,8 @@ use super::cluster::check::host;
 use super::cluster::{Answer, Policy, Question, Queue};
 use super::worker::Want;
 use crate::celery::{Broker, Celery as Line, Names};
+#[cfg(feature = "database")]
+use crate::check::chain;
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::node::solo::{Solo, Unanswered};
@@ -185,18 +187,19 @@ fn nothing(who: &str, unanswered: Unanswered) -> Failure {
 #[derive(Debug)]
 enum Backend {
     Redis(Arc<Mutex<Connection>>, Solo),
-    #[cfg(feature = "sql")]
-    Sql(Box<crate::sql::Url>, tokio::sync::Mutex<Option<crate::sql::Connection>>),
+    #[cfg(feature = "database")]
+    Database(Box<crate::database::Database>),
 }
 
 impl Backend {
     fn parse(text: &str) -> Result<Self, Mistake> {
         let refused = |why: String| Mistake::of("result_backend", why);
-        #[cfg(feature = "sql")]
+        #[cfg(feature = "database")]
         if let Some(url) = text.strip_prefix("db+") {
-            let url = without_driver(url).parse();
-            let url = url.map_err(|invalid| refused(format!("the URL cannot be used: {invalid}")))?;
-            return Ok(Self::Sql(Box::new(url), tokio::sync::Mutex::default()));
+            use crate::database::{Access, Database, Place};
+            let place = Place::parse(url, Access::Read)
+                .map_err(|why| refused(format!("the URL cannot be used: {why}")))?;
+            return Ok(Self::Database(Box::new(Database::new(place))));
         }
         match text.parse::<Broker>() {
             Ok(Broker::Redis(url)) => {
@@ -215,18 +218,12 @@ impl Backend {
     async fn ask(&self, deadline: Instant) -> Result<(), Failure> {
         match self {
             Self::Redis(connection, solo) => redis(connection, solo, deadline).await,
-            #[cfg(feature = "sql")]
-            Self::Sql(url, kept) => sql(url, kept, deadline).await,
+            #[cfg(feature = "database")]
+            Self::Database(database) => database.ask(&SelectOne, deadline).await.map_err(|failure| {
+                let reason = format!("the result backend: {}", failure.reason());
+                Failure::failed(reason).because(format!("{}: {}", database.place(), chain(&failure)))
+            }),
         }
-    }
-}
-
-/// `postgresql+psycopg://` is how `SQLAlchemy` says which client to use.
-#[cfg(feature = "sql")]
-fn without_driver(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => format!("{}://{rest}", scheme.split('+').next().unwrap_or_default()),
-        None => url.to_owned(),
     }
 }
 
@@ -246,44 +243,18 @@ async fn redis(connection: &Arc<Mutex<Connection>>, solo: &Solo, deadline: Insta
     }
 }
 
-#[cfg(feature = "sql")]
-async fn sql(
-    url: &crate::sql::Url,
-    kept: &tokio::sync::Mutex<Option<crate::sql::Connection>>,
-    deadline: Instant,
-) -> Result<(), Failure> {
-    use tokio::time::timeout_at;
-    let mut kept = kept.lock().await;
-    let now = Instant::now();
-    if let Some(mut connection) = kept.take() {
-        // One that does not answer leaves time for a new one.
-        let share = now + deadline.saturating_duration_since(now) / 3;
-        if let Ok(Ok(())) = timeout_at(share.into(), select_one(&mut connection)).await {
-            *kept = Some(connection);
-            return Ok(());
-        }
-    }
-    let asked = async {
-        let mut connection = url.connect().await?;
-        select_one(&mut connection).await?;
-        Ok(connection)
-    };
-    let connection = asked.await.map_err(|error: sqlx::Error| {
-        let reason = format!("the result backend: {}", crate::sql::reason(&error));
-        Failure::failed(reason).because(format!("{url}: {error}"))
-    })?;
-    *kept = Some(connection);
-    Ok(())
-}
+/// Whether it answers.
+#[cfg(feature = "database")]
+struct SelectOne;
 
-#[cfg(feature = "sql")]
-async fn select_one(connection: &mut crate::sql::Connection) -> sqlx::Result<()> {
-    use sqlx::Executor as _;
-    const QUESTION: &str = "SELECT 1";
-    match connection {
-        crate::sql::Connection::Postgres(connection) => connection.execute(QUESTION).await.map(drop),
-        crate::sql::Connection::MySql(connection) => connection.execute(QUESTION).await.map(drop),
-        crate::sql::Connection::Sqlite(connection) => connection.execute(QUESTION).await.map(drop),
+#[cfg(feature = "database")]
+#[async_trait::async_trait]
+impl crate::database::Question for SelectOne {
+    type Answer = ();
+
+    async fn ask(&self, connection: &mut crate::database::Connection, _: Instant) -> Result<(), Failure> {
+        connection.row("SELECT 1").await?;
+        Ok(())
     }
 }
 
@@ -332,17 +303,17 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "sql")]
+    #[cfg(feature = "database")]
     #[test]
     fn a_database_is_named_as_celery_names_it() {
         for (text, shown) in [
             ("db+postgresql://me:S3cret@h/shop", "postgresql://h/shop"),
-            ("db+postgresql+psycopg://me:S3cret@h/shop", "postgresql://h/shop"),
-            ("db+mysql+pymysql://me:S3cret@h/shop", "mysql://h/shop"),
+            ("db+postgresql+psycopg://me:S3cret@h/shop", "postgresql+psycopg://h/shop"),
+            ("db+mysql+pymysql://me:S3cret@h/shop", "mysql+pymysql://h/shop"),
             ("db+sqlite:///results.db", "sqlite:///results.db"),
         ] {
             match Backend::parse(text) {
-                Ok(Backend::Sql(url, _)) => assert_eq!(url.to_string(), shown),
+                Ok(Backend::Database(database)) => assert_eq!(database.place().to_string(), shown),
                 other => panic!("{text}: {other:?}"),
             }
         }

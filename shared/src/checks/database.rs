@@ -56,6 +56,11 @@ impl kind::Settings for Settings {
         "url = \"postgresql://probe@db.internal/shop?sslmode=verify-full\"\nrole = \"primary\"";
     const CONTRACT: Contract =
         Contract::Peer("url = \"postgresql://probe:S3cret@{peer}/shop?sslmode=disable\"");
+    const MORE_CONTRACTS: &'static [&'static str] = &[
+        "url = \"postgres://probe:S3cret@{peer}/shop?sslmode=require\"",
+        "url = \"mysql://probe:S3cret@{peer}/shop?ssl-mode=disabled\"",
+        "url = \"mysql://probe:S3cret@{peer}/shop?ssl-mode=required\"",
+    ];
     type Check = Database;
 
     fn build(self) -> Result<Database, Vec<Mistake>> {

@@ -13,11 +13,12 @@ use super::cluster::django_q::{STATUSES, Settings as Question};
 use super::cluster::{Answer, Share};
 use super::worker::{Unknown, Want};
 use crate::check::{Check, Failure};
-use crate::django_q::store::{CacheKeys, Place, Store, Table};
+use crate::database::{self, Access};
+use crate::django::{CacheKeys, Table};
+use crate::django_q::store::{Place, Store};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::node::solo::{Solo, Unanswered};
 use crate::settings::Secret;
-use crate::sql;
 use crate::status::Status;
 
 /// How long before the deadline the server is given up, at most: then it can still be said what did not answer.
@@ -78,6 +79,16 @@ impl Settings for DjangoQ {
         "cluster = \"shop\"\nsecret_key = \"S3cret\"\nredis = \"redis://redis.internal/0\"\nmin = 2";
     const CONTRACT: Contract =
         Contract::Peer("cluster = \"shop\"\nsecret_key = \"S3cret\"\nredis = \"redis://:S3cret@{peer}\"");
+    const MORE_CONTRACTS: &'static [&'static str] = &[
+        r#"cluster = "shop"
+secret_key = "S3cret"
+cache = "mysql://me:S3cret@{peer}/shop?ssl-mode=disabled"
+cache_table = "django_cache""#,
+        r#"cluster = "shop"
+secret_key = "S3cret"
+cache = "postgres://me:S3cret@{peer}/shop?sslmode=disable"
+cache_table = "django_cache""#,
+    ];
     type Check = DjangoQCheck;
 
     fn build(self) -> Result<DjangoQCheck, Vec<Mistake>> {
@@ -142,19 +153,20 @@ impl DjangoQ {
     fn cache(&self, text: &str) -> Result<Place, Mistake> {
         let version = self.cache_version.unwrap_or(CacheKeys::default().version);
         let keys = CacheKeys { prefix: self.cache_prefix.clone().unwrap_or_default(), version };
-        match (text.parse::<sql::Url>(), &self.cache_table) {
-            (Err(sql::Invalid::Scheme), None) => Ok(Place::RedisCache(one_server("cache", text)?, keys)),
-            (Err(sql::Invalid::Scheme), Some(_)) => {
-                Err(Mistake::of("cache_table", "it is for a cache in a database"))
-            }
-            (Err(invalid), _) => Err(Mistake::of("cache", format!("the URL cannot be used: {invalid}"))),
-            (Ok(_), None) => {
+        match (database::Place::is_meant(text), &self.cache_table) {
+            (false, None) => Ok(Place::RedisCache(one_server("cache", text)?, keys)),
+            (false, Some(_)) => Err(Mistake::of("cache_table", "it is for a cache in a database")),
+            (true, None) => {
                 Err(Mistake::of("cache", "a cache in a database needs `cache_table`, its LOCATION"))
             }
-            (Ok(url), Some(table)) => match Table::parse(table) {
-                Some(table) => Ok(Place::TableCache { url, table, keys }),
-                None => Err(Mistake::of("cache_table", "it is no name of a table")),
-            },
+            (true, Some(table)) => {
+                let url = database::Place::parse(text, Access::Read)
+                    .map_err(|why| Mistake::of("cache", format!("the URL cannot be used: {why}")))?;
+                match Table::parse(table) {
+                    Some(table) => Ok(Place::TableCache { url, table, keys }),
+                    None => Err(Mistake::of("cache_table", "it is no name of a table")),
+                }
+            }
         }
     }
 }

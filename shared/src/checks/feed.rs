@@ -12,14 +12,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::entries::Entry;
-use super::http::client;
 use super::upstream::date::{self, Unix, age};
 use super::upstream::document::Document;
 use super::upstream::providers::{Channel, Named};
-use super::upstream::{count, every, listed, max_stale, refresh};
+use super::upstream::{Looking, count, listed};
 use crate::check::{Check, Failure, Refresh};
 use crate::kind::{Contract, Mistake, Settings};
-use crate::settings::{Span, TlsFiles, Url};
+use crate::settings::{Span, Url};
 
 /// How far clocks may differ: an entry that is dated later than that tells of what is to come, such as maintenance.
 const AHEAD: Unix = 600;
@@ -40,17 +39,8 @@ pub struct Feed {
     /// How long an entry is recent. The latest of its dates counts, except what is still to come.
     #[serde(default = "max_age")]
     max_age: Span,
-    /// How often to look, at least `"1s"`; sooner again where the feed could not be read.
-    #[serde(default = "every")]
-    every: Span,
-    /// How old the last answer may be once the feed cannot be read any more, until it is `unknown`.
-    #[serde(default = "max_stale")]
-    max_stale: Span,
-    /// The proxy to use, `http://` or `https://`. The environment's are not.
-    proxy: Option<Url>,
-    /// Whom to trust, and who this side is.
-    #[serde(default)]
-    tls: TlsFiles,
+    #[serde(flatten)]
+    looking: Looking,
 }
 
 fn max_age() -> Span {
@@ -64,12 +54,12 @@ impl Settings for Feed {
     type Check = FeedCheck;
 
     fn build(self) -> Result<FeedCheck, Vec<Mistake>> {
-        let mut mistakes = client::mistakes(self.url.as_ref(), self.proxy.as_ref(), &self.tls);
-        let refresh = refresh(self.every, self.max_stale, &mut mistakes);
+        let mut mistakes = self.looking.mistakes(self.url.as_ref());
+        let refresh = self.looking.refresh();
         let address = self.address(&mut mistakes);
         match address {
             Some(url) if mistakes.is_empty() => {
-                let feed = Document::new(url, self.proxy, self.tls);
+                let feed = Document::new(url, self.looking.proxy, self.looking.tls);
                 Ok(FeedCheck { feed, max_age: self.max_age.0, refresh })
             }
             _ => Err(mistakes),

@@ -1,28 +1,37 @@
 //! Whether a mail server takes this service's mail: connect, encrypt, EHLO, AUTH, and good bye. Nothing is sent.
 //!
 //! Each question is a connection of its own: mail servers close idle ones, and only a new one shows that the password is
-//! still good.
+//! still good. Connecting and encrypting is this project's own, as in all kinds; what is spoken then is the client's.
+
+mod stream;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{
-    AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters, TlsParametersBuilder,
-};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream};
 use lettre::transport::smtp::extension::ClientId;
 use percent_encoding::percent_decode_str;
+use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
+use self::stream::Bounded;
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
-use crate::settings::Url;
+use crate::net::{Address, Net};
+use crate::settings::{TlsFiles, Url};
+use crate::starttls::Starttls;
+use crate::tls::Tls;
 
-/// How many bytes of certificates are read at most.
-const MAX_CA: u64 = 1 << 20;
+/// What a mail server says where its own greeting came before the connection was encrypted: after that there is none.
+const GREETED: &[u8] = b"220 greeted before TLS\r\n";
 
 /// Whether a mail server (SMTP) can be reached and accepts the login. Nothing is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -33,10 +42,11 @@ pub struct Mail {
     url: Url,
     /// How an `smtp` connection is encrypted. Default: `starttls` where there is a password, else `none`.
     encryption: Option<Encryption>,
-    /// Certificates (PEM) of the authorities to trust. Default: the system's.
-    ca: Option<PathBuf>,
     /// The name that this side greets with. Default: the address that it connects from.
     hello: Option<String>,
+    /// Whom to trust, and who this side is.
+    #[serde(default)]
+    tls: TlsFiles,
 }
 
 /// How a connection that begins in plain text is encrypted.
@@ -53,43 +63,62 @@ impl Settings for Mail {
     const KIND: &'static str = "mail";
     const EXAMPLE: &'static str = r#"url = "smtp://shop:S3cret@mail.internal:587""#;
     const CONTRACT: Contract = Contract::Peer("url = \"smtp://me:S3cret@{peer}\"\nencryption = \"none\"");
+    const MORE_CONTRACTS: &'static [&'static str] =
+        &["url = \"smtp://me:S3cret@{peer}\"", "url = \"smtps://me:S3cret@{peer}\""];
     type Check = Server;
 
     fn build(self) -> Result<Server, Vec<Mistake>> {
+        let mut mistakes = Tls::mistakes(&self.tls);
+        let security = self.security().map_err(|mistake| mistakes.push(mistake)).unwrap_or(Security::None);
+        let mut wrong = |key, what: &'static str| mistakes.push(Mistake::of(key, what));
         let url = self.url.expose();
-        let login = login(url);
-        let security = match (url.scheme(), self.encryption) {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let name = ServerName::try_from(host.to_owned());
+        if host.is_empty() {
+            wrong("url", "there is no host in it");
+        } else if name.is_err() {
+            wrong("url", "no host can have this name");
+        }
+        if !matches!((url.path(), url.query(), url.fragment()), ("" | "/", None, None)) {
+            wrong("url", "nothing may follow the host and port");
+        }
+        if self.hello.as_deref().is_some_and(|hello| !is_name(hello)) {
+            wrong("hello", "it is a name or an address in brackets, without spaces");
+        }
+        match name {
+            Ok(name) if mistakes.is_empty() => Ok(Server {
+                address: Address { host: host.to_owned(), port: url.port().unwrap_or(security.port()) },
+                name,
+                security,
+                login: login(url),
+                hello: self.hello.map(ClientId::Domain),
+                tls: Tls::new(self.tls),
+                net: Net::default(),
+            }),
+            _ => Err(mistakes),
+        }
+    }
+}
+
+impl Mail {
+    fn security(&self) -> Result<Security, Mistake> {
+        let url = self.url.expose();
+        match (url.scheme(), self.encryption) {
             ("smtps", None) => Ok(Security::Tls),
             ("smtps", Some(_)) => {
                 Err(Mistake::of("encryption", "smtps is encrypted from its first byte; this is for smtp"))
             }
             ("smtp", Some(Encryption::Starttls)) => Ok(Security::Starttls),
-            ("smtp", None) if login.is_some() => Ok(Security::Starttls),
+            ("smtp", None) if login(url).is_some() => Ok(Security::Starttls),
             ("smtp", _) => Ok(Security::None),
             _ => Err(Mistake::of("url", "the URL of a mail server is smtp://HOST or smtps://HOST")),
-        };
-        let host = match url.host_str() {
-            Some(host) if !host.is_empty() => Ok(host.to_owned()),
-            _ => Err(Mistake::of("url", "there is no host in it")),
-        };
-        let rest = match (url.path(), url.query(), url.fragment()) {
-            ("" | "/", None, None) => Ok(()),
-            _ => Err(Mistake::of("url", "nothing may follow the host and port")),
-        };
-        match (security, host, rest) {
-            (Ok(security), Ok(host), Ok(())) => Ok(Server {
-                port: url.port().unwrap_or(security.port()),
-                host,
-                security,
-                login,
-                ca: self.ca,
-                hello: self.hello.map_or_else(ClientId::default, ClientId::Domain),
-            }),
-            (security, host, rest) => {
-                Err([security.err(), host.err(), rest.err()].into_iter().flatten().collect())
-            }
         }
     }
+}
+
+/// What can stand in a command without ending it.
+fn is_name(hello: &str) -> bool {
+    (1..=255).contains(&hello.len()) && hello.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The user and the password of a URL.
@@ -119,25 +148,26 @@ impl Security {
 /// A mail server, and how it is asked.
 #[derive(Debug)]
 pub struct Server {
-    host: String,
-    port: u16,
+    address: Address,
+    name: ServerName<'static>,
     security: Security,
     login: Option<Credentials>,
-    ca: Option<PathBuf>,
-    hello: ClientId,
+    hello: Option<ClientId>,
+    tls: Tls,
+    net: Net,
 }
 
 #[async_trait::async_trait]
 impl Check for Server {
-    async fn run(&self, _: Instant) -> Result<(), Failure> {
-        let mut connection = self.connect().await?;
-        if self.security == Security::Starttls {
-            if !connection.can_starttls() {
-                return Err(Failure::failed("the mail server does not offer encryption"));
-            }
-            let encrypted = connection.starttls(self.tls().await?, &self.hello).await;
-            encrypted.map_err(|error| because("the connection could not be encrypted", &error))?;
-        }
+    async fn run(&self, deadline: Instant) -> Result<(), Failure> {
+        let stream = self.net.connect(&self.address, deadline).await?;
+        let gone = |error| Failure::failed("the connection was lost").because(error);
+        let (here, peer) = (stream.local_addr().map_err(gone)?, stream.peer_addr().map_err(gone)?);
+        let hello = self.hello.clone().unwrap_or_else(|| address(here));
+        let stream = self.secured(stream, peer, &hello).await?;
+        let mut connection = AsyncSmtpConnection::connect_with_transport(stream, &hello)
+            .await
+            .map_err(|error| because(NO_MAIL_SERVER, &error))?;
         if let Some(login) = &self.login {
             let accepted = connection.auth(&[Mechanism::Plain, Mechanism::Login], login).await;
             accepted.map_err(|error| because("the login was not accepted", &error))?;
@@ -148,43 +178,48 @@ impl Check for Server {
     }
 }
 
+const NO_MAIL_SERVER: &str = "the mail server does not answer as one";
+
 impl Server {
-    async fn connect(&self) -> Result<AsyncSmtpConnection, Failure> {
-        let tls = if self.security == Security::Tls { Some(self.tls().await?) } else { None };
-        let address = (self.host.trim_matches(['[', ']']), self.port);
-        AsyncSmtpConnection::connect_tokio1(address, None, &self.hello, tls, None)
+    /// The connection that all is said over, encrypted where it has to be.
+    async fn secured(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        hello: &ClientId,
+    ) -> Result<Box<dyn AsyncTokioStream>, Failure> {
+        Ok(match self.security {
+            Security::None => Box::new(Bounded::new(stream, peer, b"")),
+            Security::Tls => Box::new(Bounded::new(self.encrypted(stream).await?, peer, b"")),
+            Security::Starttls => {
+                Starttls::Smtp.begin(&mut stream, &hello.to_string()).await.map_err(not_begun)?;
+                Box::new(Bounded::new(self.encrypted(stream).await?, peer, GREETED))
+            }
+        })
+    }
+
+    async fn encrypted(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failure> {
+        let connector = TlsConnector::from(self.tls.config()?);
+        connector
+            .connect(self.name.clone(), stream)
             .await
-            .map_err(|error| because("the mail server does not answer as one", &error))
-    }
-
-    /// Read anew for each question, because certificates are renewed while a check goes on.
-    async fn tls(&self) -> Result<TlsParameters, Failure> {
-        let (host, ca) = (self.host.clone(), self.ca.clone());
-        let built = tokio::task::spawn_blocking(move || parameters(host, ca.as_deref())).await;
-        built
-            .unwrap_or_else(|panic| Err(panic.into()))
-            .map_err(|error| Failure::unknown("the certificates to trust cannot be read").because(error))
+            .map_err(|error| Failure::failed("the connection could not be encrypted").because(error))
     }
 }
 
-type Unreadable = Box<dyn std::error::Error + Send + Sync>;
-
-fn parameters(host: String, ca: Option<&Path>) -> Result<TlsParameters, Unreadable> {
-    let builder = TlsParametersBuilder::new(host);
-    let builder = match ca {
-        Some(path) => builder
-            .certificate_store(CertificateStore::None)
-            .add_root_certificate(Certificate::from_pem(&read(path)?)?),
-        None => builder,
-    };
-    Ok(builder.build()?)
+/// This side, as a mail server is told an address.
+fn address(here: SocketAddr) -> ClientId {
+    match here {
+        SocketAddr::V4(here) => ClientId::Ipv4(*here.ip()),
+        SocketAddr::V6(here) => ClientId::Ipv6(*here.ip()),
+    }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
-    use std::io::Read as _;
-    let mut text = Vec::new();
-    std::fs::File::open(path)?.take(MAX_CA).read_to_end(&mut text)?;
-    Ok(text)
+fn not_begun(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::Unsupported => Failure::failed("the mail server does not offer encryption"),
+        _ => Failure::failed(NO_MAIL_SERVER).because(error),
+    }
 }
 
 /// What happened without what the server said: one that means harm repeats the password.
@@ -232,7 +267,7 @@ mod tests {
             (r#"{"url": "smtps://h:2525/"}"#, 2525, Security::Tls),
         ] {
             let server = server(settings).expect(settings);
-            assert_eq!((server.port, server.security), (port, security), "{settings}");
+            assert_eq!((server.address.port, server.security), (port, security), "{settings}");
         }
     }
 
@@ -242,7 +277,8 @@ mod tests {
             (r#"{"url": "http://h"}"#, 1),
             (r#"{"url": "smtp:///?a=b"}"#, 2),
             (r#"{"url": "smtps://h/path", "encryption": "none"}"#, 2),
-            (r#"{"url": "smtp://h#part"}"#, 1),
+            (r#"{"url": "smtp://h#part", "hello": "h\r\nQUIT", "tls": {"cert": "x"}}"#, 3),
+            (r#"{"url": "smtp://a_%/"}"#, 1),
         ] {
             assert_eq!(server(settings).unwrap_err().len(), mistakes, "{settings}");
         }

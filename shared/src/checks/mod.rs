@@ -18,7 +18,7 @@ pub mod cpu;
 pub mod database;
 #[cfg(feature = "run")]
 pub mod disk;
-#[cfg(all(feature = "django-q", feature = "run"))]
+#[cfg(feature = "django-q")]
 pub mod django_q;
 #[cfg(feature = "dns")]
 pub mod dns;

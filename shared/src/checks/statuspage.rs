@@ -9,14 +9,13 @@ use std::time::Instant;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::http::client;
 use super::upstream::date::{self, Unix, age};
 use super::upstream::document::Document;
 use super::upstream::providers::{Named, Page};
-use super::upstream::{count, every, listed, max_stale, refresh};
+use super::upstream::{Looking, count, listed};
 use crate::check::{Check, Failure, Refresh};
 use crate::kind::{Contract, Mistake, Settings};
-use crate::settings::{Span, TlsFiles, Url};
+use crate::settings::Url;
 
 /// The incidents that are open on a provider's status page (Atlassian Statuspage): each is a warning. Looked at in the
 /// background.
@@ -31,17 +30,8 @@ pub struct StatusPage {
     /// Only incidents of this component, or of those in the group of this name, as the page calls it. Everything with an
     /// empty one, which is the default except for `npm` and `pypi`.
     component: Option<String>,
-    /// How often to look, at least `"1s"`; sooner again where the page could not be read.
-    #[serde(default = "every")]
-    every: Span,
-    /// How old the last answer may be once the page cannot be read any more, until it is `unknown`.
-    #[serde(default = "max_stale")]
-    max_stale: Span,
-    /// The proxy to use, `http://` or `https://`. The environment's are not.
-    proxy: Option<Url>,
-    /// Whom to trust, and who this side is.
-    #[serde(default)]
-    tls: TlsFiles,
+    #[serde(flatten)]
+    looking: Looking,
 }
 
 impl Settings for StatusPage {
@@ -51,8 +41,8 @@ impl Settings for StatusPage {
     type Check = StatusPageCheck;
 
     fn build(self) -> Result<StatusPageCheck, Vec<Mistake>> {
-        let mut mistakes = client::mistakes(self.url.as_ref(), self.proxy.as_ref(), &self.tls);
-        let refresh = refresh(self.every, self.max_stale, &mut mistakes);
+        let mut mistakes = self.looking.mistakes(self.url.as_ref());
+        let refresh = self.looking.refresh();
         let known = self.provider.map(|Named(page)| page);
         let url = match (known, self.url) {
             (Some(page), None) => url::Url::parse(page.url).ok(),
@@ -71,7 +61,7 @@ impl Settings for StatusPage {
         }
         let component = self.component.or_else(|| known.map(|page| page.component.to_owned()));
         Ok(StatusPageCheck {
-            page: Document::new(url, self.proxy, self.tls),
+            page: Document::new(url, self.looking.proxy, self.looking.tls),
             component: component.filter(|component| !component.is_empty()),
             refresh,
         })

@@ -2,8 +2,6 @@
 //!
 //! Only the handshake is made, and what a protocol says before it where TLS does not come first; what is spoken over the connection is the concern of the kinds that speak it.
 
-mod starttls;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +15,12 @@ use serde::Deserialize;
 use tokio_rustls::TlsConnector;
 use x509_parser::parse_x509_certificate;
 
-use self::starttls::Starttls;
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::net::{Address, Net};
 use crate::node::limit::{Findings, Levels};
 use crate::settings::TlsFiles;
+use crate::starttls::Starttls;
 use crate::tls::{Tls as Files, provider};
 
 const DAY: u64 = 24 * 60 * 60;
@@ -105,7 +103,7 @@ impl Check for TlsCheck {
         let mut stream = self.net.connect(&self.address, deadline).await?;
         if let Some(starttls) = self.starttls {
             let disagrees = |error| Failure::failed("the server does not begin TLS").because(error);
-            starttls.begin(&mut stream).await.map_err(disagrees)?;
+            starttls.begin(&mut stream, "checker.invalid").await.map_err(disagrees)?;
         }
         let stream = TlsConnector::from(Arc::new(config))
             .connect(self.name.clone(), stream)

@@ -9,21 +9,22 @@ use sqlx::{
     PgConnection, Row as _, SqliteConnection,
 };
 
+use super::relay::Relay;
 use super::trouble::{Trouble, What, contained};
 
 /// The most rows of an answer.
 const MOST_ROWS: usize = 100_000;
 
 /// The most text of an answer, in bytes.
-const MOST_TEXT: usize = 16 << 20;
+const MOST_TEXT: usize = 8 << 20;
 
 /// A connection, to one of the databases that there are.
 #[derive(Debug)]
 pub enum Connection {
     /// PostgreSQL.
-    Postgres(PgConnection, Secrets),
+    Postgres(PgConnection, Line),
     /// MySQL or MariaDB.
-    Mysql(MySqlConnection, Secrets),
+    Mysql(MySqlConnection, Line),
     /// SQLite.
     Sqlite(SqliteConnection),
 }
@@ -35,6 +36,32 @@ pub struct Secrets(pub(super) std::sync::Arc<[String]>);
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secrets(…)")
+    }
+}
+
+/// The way to a server, and what no error on it may repeat.
+#[derive(Debug)]
+pub struct Line {
+    relay: Relay,
+    secrets: Secrets,
+}
+
+impl Line {
+    pub(super) fn new(relay: Relay, secrets: Secrets) -> Self {
+        Self { relay, secrets }
+    }
+
+    /// What the driver does over it.
+    pub(crate) async fn contained<T>(
+        &mut self,
+        work: impl Future<Output = Result<T, Error>>,
+        connecting: bool,
+    ) -> Result<T, Trouble> {
+        let done = self.relay.beside(contained(work, connecting, &self.secrets.0)).await;
+        if done.is_err() && self.relay.has_overflowed() {
+            return Err(Trouble::new(What::Nonsense, "more came than was asked for"));
+        }
+        done
     }
 }
 
@@ -65,12 +92,8 @@ impl Connection {
     /// The text is the asker's own: nothing of it may come from elsewhere.
     pub async fn rows(&mut self, statements: &str) -> Result<Vec<Row>, Trouble> {
         match self {
-            Self::Postgres(connection, secrets) => {
-                contained(rows(connection, statements), false, &secrets.0).await
-            }
-            Self::Mysql(connection, secrets) => {
-                contained(rows(connection, statements), false, &secrets.0).await
-            }
+            Self::Postgres(connection, line) => line.contained(rows(connection, statements), false).await,
+            Self::Mysql(connection, line) => line.contained(rows(connection, statements), false).await,
             Self::Sqlite(connection) => contained(rows(connection, statements), false, &[]).await,
         }
     }
@@ -91,8 +114,8 @@ impl Connection {
     /// Ends it in order. What goes wrong now has no one to tell.
     pub async fn close(self) {
         let _ = match self {
-            Self::Postgres(connection, _) => connection.close().await,
-            Self::Mysql(connection, _) => connection.close().await,
+            Self::Postgres(connection, line) => line.relay.beside_the_last(connection.close()).await,
+            Self::Mysql(connection, line) => line.relay.beside_the_last(connection.close()).await,
             Self::Sqlite(connection) => connection.close().await,
         };
     }

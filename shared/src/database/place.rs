@@ -1,6 +1,7 @@
 //! Where a database is: a URL as its own programs know it, and what is made of it to connect.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +12,14 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, MySqlConnection, PgConnection, SqliteConnection};
+use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
-use super::connection::{Connection, Secrets};
+use super::connection::{Connection, Line, Secrets};
+use super::relay::{Relay, Stream};
 use super::trouble::{Trouble, What, contained};
+use crate::check::chain;
+use crate::net::{Address, Net};
 
 /// What servers show as the name of who is connected.
 const NAME: &str = "checker";
@@ -56,7 +61,9 @@ pub enum Access {
 #[derive(Clone)]
 pub struct Place {
     driver: Driver,
+    shown: String,
     secrets: Secrets,
+    net: Net,
 }
 
 #[derive(Clone)]
@@ -82,13 +89,25 @@ impl Place {
     ///
     /// `postgresql://`, `mysql://` and `sqlite:`, with the usual other names of them, and a driver's name after a `+`.
     pub fn new(url: &url::Url, access: Access) -> Result<Self, String> {
-        let driver = match url.scheme().split('+').next().unwrap_or_default() {
-            "postgres" | "postgresql" | "postgis" => Driver::Postgres(Box::new(postgres(url)?)),
-            "mysql" | "mariadb" | "mysql2" => Driver::Mysql(Box::new(mysql(url)?)),
-            "sqlite" | "sqlite3" => Driver::Sqlite { file: file(url)?, access, looking: Arc::default() },
-            _ => return Err("a database's URL begins with postgresql:, mysql: or sqlite:".to_owned()),
+        let driver = match meant(url.scheme()) {
+            Some(Engine::Postgres) => Driver::Postgres(Box::new(postgres(url)?)),
+            Some(Engine::Mysql) => Driver::Mysql(Box::new(mysql(url)?)),
+            Some(Engine::Sqlite) => Driver::Sqlite { file: file(url)?, access, looking: Arc::default() },
+            None => return Err("a database's URL begins with postgresql:, mysql: or sqlite:".to_owned()),
         };
-        Ok(Self { driver, secrets: secrets(url) })
+        Ok(Self { driver, shown: shown(url.as_str()), secrets: secrets(url), net: Net::default() })
+    }
+
+    /// The same, of what may be no URL at all.
+    pub fn parse(text: &str, access: Access) -> Result<Self, String> {
+        let url = url::Url::parse(text)
+            .map_err(|_| "what stands behind its scheme is not understood".to_owned())?;
+        Self::new(&url, access)
+    }
+
+    /// Whether this begins as the URL of a database does.
+    pub fn is_meant(text: &str) -> bool {
+        meant(text.split(':').next().unwrap_or_default()).is_some()
     }
 
     /// Which database it is.
@@ -102,15 +121,27 @@ impl Place {
 
     /// Connects and logs in. A server is waited for until the future is dropped; a lock of a file ends before `deadline`.
     pub async fn connect(&self, deadline: Instant) -> Result<Connection, Trouble> {
-        let secrets = &self.secrets;
         match &self.driver {
             Driver::Postgres(options) => {
-                let connection = contained(PgConnection::connect_with(options), true, &secrets.0).await?;
-                Ok(Connection::Postgres(connection, secrets.clone()))
+                let name = format!("/.s.PGSQL.{}", options.get_port());
+                let folder = options.get_socket().cloned();
+                let folder =
+                    folder.or_else(|| options.get_host().starts_with('/').then(|| options.get_host().into()));
+                let socket = folder.map(|folder| format!("{}{name}", folder.display()).into());
+                let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
+                let (mut line, socket) = self.line(Relay::to_postgres(server, &name))?;
+                let options = options.as_ref().clone().socket(socket);
+                let connection = line.contained(Box::pin(PgConnection::connect_with(&options)), true).await?;
+                Ok(Connection::Postgres(connection, line))
             }
             Driver::Mysql(options) => {
-                let connection = contained(MySqlConnection::connect_with(options), true, &secrets.0).await?;
-                Ok(Connection::Mysql(connection, secrets.clone()))
+                let socket = options.get_socket().cloned();
+                let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
+                let (mut line, socket) = self.line(Relay::new(server, ""))?;
+                let options = options.as_ref().clone().socket(socket);
+                let connection =
+                    line.contained(Box::pin(MySqlConnection::connect_with(&options)), true).await?;
+                Ok(Connection::Mysql(connection, line))
             }
             Driver::Sqlite { file, access, looking } => {
                 look(file, looking).await?;
@@ -127,11 +158,69 @@ impl Place {
     }
 }
 
+impl Place {
+    /// A connection to the server, of which the driver knows nothing.
+    async fn reach(
+        &self,
+        socket: Option<PathBuf>,
+        host: &str,
+        port: u16,
+        deadline: Instant,
+    ) -> Result<Box<dyn Stream>, Trouble> {
+        if let Some(socket) = socket {
+            let server = UnixStream::connect(socket).await.map_err(unreachable)?;
+            return Ok(Box::new(server));
+        }
+        let address = Address { host: host.to_owned(), port };
+        Ok(Box::new(self.net.connect(&address, deadline).await.map_err(unreachable)?))
+    }
+
+    /// The way to it, and the socket that leads there.
+    fn line(&self, relay: io::Result<Relay>) -> Result<(Line, String), Trouble> {
+        let relay = relay.map_err(unreachable)?;
+        let socket = relay.socket();
+        Ok((Line::new(relay, self.secrets.clone()), socket))
+    }
+}
+
+fn unreachable(error: impl std::error::Error + 'static) -> Trouble {
+    Trouble::new(What::Unreachable, chain(&error))
+}
+
+/// The URL without user, password and parameters.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
 /// Which database, and no more: a host's name may be a secret to some.
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Place").field(&self.engine()).finish()
     }
+}
+
+/// By the scheme of a URL, with a driver's name after a `+`.
+fn meant(scheme: &str) -> Option<Engine> {
+    match scheme.split('+').next()? {
+        "postgres" | "postgresql" | "postgis" => Some(Engine::Postgres),
+        "mysql" | "mariadb" | "mysql2" => Some(Engine::Mysql),
+        "sqlite" | "sqlite3" => Some(Engine::Sqlite),
+        _ => None,
+    }
+}
+
+fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let before = rest.split(['?', '#']).next().unwrap_or_default();
+    // A password may hold a character that should have been escaped.
+    let shown = match before.rsplit_once('@') {
+        Some((_, shown)) => shown,
+        None if rest.contains('@') => "…",
+        None => before,
+    };
+    format!("{scheme}://{shown}")
 }
 
 fn postgres(url: &url::Url) -> Result<PgConnectOptions, String> {
@@ -282,6 +371,28 @@ mod tests {
         ] {
             let mistake = place(wrong).expect_err(wrong);
             assert!(!mistake.contains("S3cret"), "{mistake}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_url_is_known_and_shown_without_its_secrets() {
+        for (text, shown) in [
+            ("postgres://me:S3cret@h:5433/shop?sslmode=disable", "postgres://h:5433/shop"),
+            ("postgresql://h/shop", "postgresql://h/shop"),
+            ("mysql://me:S3cret@h/shop", "mysql://h/shop"),
+            ("mysql://me:123?S3cret@h/shop", "mysql://…"),
+            ("mariadb://me:S3cret@h/shop?ssl-mode=disabled", "mariadb://h/shop"),
+            ("sqlite:///var/lib/shop.db?mode=ro", "sqlite:///var/lib/shop.db"),
+        ] {
+            assert!(Place::is_meant(text), "{text}");
+            assert_eq!(Place::parse(text, Access::Read).unwrap().to_string(), shown);
+        }
+        for text in ["", "S3cret", "redis://:S3cret@h"] {
+            assert!(!Place::is_meant(text), "{text}");
+        }
+        for text in ["postgres://me:S3cret@h:port/shop", "mysql://me:S3cret@h/shop?ssl-mode=S3cret", "S3cret"]
+        {
+            assert!(!Place::parse(text, Access::Read).unwrap_err().contains("S3cret"), "{text}");
         }
     }
 

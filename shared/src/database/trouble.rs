@@ -119,7 +119,7 @@ impl From<Trouble> for Failure {
 }
 
 /// What the driver does, which slices what it reads without looking: that must cost no more than this one question.
-pub(super) async fn contained<T>(
+pub(crate) async fn contained<T>(
     work: impl Future<Output = Result<T, Error>>,
     connecting: bool,
     secrets: &[String],

@@ -18,7 +18,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::pickle::{Node, Pickle};
 use super::stat::{MOST_BYTES, Uuid};
-use crate::sql;
+use crate::database::{self, Trouble, contained};
+use crate::django::{CacheKeys, Table};
 
 /// The most stats that are read.
 pub const MOST_STATS: usize = 10_000;
@@ -45,7 +46,7 @@ pub enum Place {
     /// A Django cache in a table (`django.core.cache.backends.db.DatabaseCache`).
     TableCache {
         /// The database.
-        url: sql::Url,
+        url: database::Place,
         /// The table: its `LOCATION`.
         table: Table,
         /// What its keys begin with.
@@ -57,42 +58,8 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broker(url) | Self::RedisCache(url, _) => write!(f, "{url}"),
-            Self::TableCache { url, table, .. } => write!(f, "{url}, table {}", table.0),
+            Self::TableCache { url, table, .. } => write!(f, "{url}, table {table}"),
         }
-    }
-}
-
-/// How a cache's keys begin: its `KEY_PREFIX` and `VERSION`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CacheKeys {
-    /// Default: nothing.
-    pub prefix: String,
-    /// Default: 1.
-    pub version: u64,
-}
-
-impl Default for CacheKeys {
-    fn default() -> Self {
-        Self { prefix: String::new(), version: 1 }
-    }
-}
-
-impl CacheKeys {
-    fn key(&self, key: &str) -> String {
-        format!("{}:{}:{key}", self.prefix, self.version)
-    }
-}
-
-/// The name of a table, which cannot end what it stands in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table(String);
-
-impl Table {
-    /// None where no table is called so that need not be quoted within its quotes.
-    pub fn parse(name: &str) -> Option<Self> {
-        let fits = !name.is_empty() && name.len() <= 128;
-        let plain = |character: char| character.is_alphanumeric() || "_-.$ ".contains(character);
-        (fits && name.chars().all(plain)).then(|| Self(name.to_owned()))
     }
 }
 
@@ -108,6 +75,13 @@ pub struct Untold {
 impl Untold {
     fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), detail: None }
+    }
+}
+
+impl From<Trouble> for Untold {
+    fn from(trouble: Trouble) -> Self {
+        let reason = format!("the database: {}", trouble.what.reason());
+        Self { reason, detail: Some(trouble.to_string()) }
     }
 }
 
@@ -335,10 +309,10 @@ fn unpickled(pickled: &[u8]) -> Vec<u8> {
 #[derive(Debug)]
 pub struct TableStore {
     runtime: Option<Runtime>,
-    url: sql::Url,
+    url: database::Place,
     table: Table,
     keys: CacheKeys,
-    connection: Option<sql::Connection>,
+    connection: Option<database::Connection>,
 }
 
 impl Drop for TableStore {
@@ -351,7 +325,7 @@ impl Drop for TableStore {
 }
 
 impl TableStore {
-    fn new(url: &sql::Url, table: &Table, keys: CacheKeys) -> Result<Self, Untold> {
+    fn new(url: &database::Place, table: &Table, keys: CacheKeys) -> Result<Self, Untold> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|error| Untold::new(format!("no runtime for the database: {error}")))?;
@@ -407,22 +381,28 @@ impl TableStore {
         let left = until.saturating_duration_since(Instant::now());
         let (url, table, kept) = (&self.url, &self.table, &mut self.connection);
         let asked = async {
-            if kept.is_none() {
-                *kept = Some(url.connect().await?);
-            }
-            match kept {
-                Some(sql::Connection::Postgres(connection)) => postgres(connection, table, keys, most).await,
-                Some(sql::Connection::MySql(connection)) => mysql(connection, table, keys, most).await,
-                Some(sql::Connection::Sqlite(connection)) => sqlite(connection, table, keys, most).await,
-                None => Ok((0, Vec::new())),
+            let connection = match kept {
+                Some(connection) => connection,
+                None => kept.insert(url.connect(until).await?),
+            };
+            match connection {
+                database::Connection::Postgres(connection, line) => {
+                    line.contained(postgres(connection, table, keys, most), false).await
+                }
+                database::Connection::Mysql(connection, line) => {
+                    line.contained(mysql(connection, table, keys, most), false).await
+                }
+                database::Connection::Sqlite(connection) => {
+                    contained(sqlite(connection, table, keys, most), false, &[]).await
+                }
             }
         };
         let told = runtime.block_on(async { tokio::time::timeout(left, asked).await });
         match told {
             Ok(Ok(told)) => Ok(told),
-            Ok(Err(error)) => {
+            Ok(Err(trouble)) => {
                 self.connection = None;
-                Err(Untold { reason: sql::reason(&error).to_owned(), detail: Some(plain(&error)) })
+                Err(trouble.into())
             }
             Err(_) => {
                 self.connection = None;
@@ -432,17 +412,11 @@ impl TableStore {
     }
 }
 
-/// An error in one line of bounded length.
-fn plain(error: &sqlx::Error) -> String {
-    let text = error.to_string();
-    text.chars().take(200).map(|character| if character.is_control() { ' ' } else { character }).collect()
-}
-
 type Told = sqlx::Result<(u64, Vec<(String, String)>)>;
 
 async fn postgres(connection: &mut sqlx::PgConnection, table: &Table, keys: &[String], most: usize) -> Told {
     let marks: Vec<_> = (1..=keys.len()).map(|at| format!("${at}")).collect();
-    let statement = statement(&format!("\"{}\"", table.0), &marks.join(", "), most);
+    let statement = statement(&format!("\"{table}\""), &marks.join(", "), most);
     let now = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)";
     let now: i64 = connection.fetch_one(now).await?.try_get(0)?;
     let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
@@ -451,7 +425,7 @@ async fn postgres(connection: &mut sqlx::PgConnection, table: &Table, keys: &[St
 }
 
 async fn mysql(connection: &mut sqlx::MySqlConnection, table: &Table, keys: &[String], most: usize) -> Told {
-    let statement = statement(&format!("`{}`", table.0), &vec!["?"; keys.len()].join(", "), most);
+    let statement = statement(&format!("`{table}`"), &vec!["?"; keys.len()].join(", "), most);
     let now = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
     let now: i64 = connection.fetch_one(now).await?.try_get(0)?;
     let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
@@ -466,7 +440,7 @@ async fn sqlite(
     keys: &[String],
     most: usize,
 ) -> Told {
-    let statement = statement(&format!("\"{}\"", table.0), &vec!["?"; keys.len()].join(", "), most);
+    let statement = statement(&format!("\"{table}\""), &vec!["?"; keys.len()].join(", "), most);
     let rows = bound(sqlx::query(AssertSqlSafe(statement)), keys).fetch_all(connection).await?;
     let rows = rows.iter().map(|row| Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?)));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
@@ -495,6 +469,7 @@ fn decoded(value: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::database::Access;
 
     const ID: &str = "12345678-1234-5678-1234-567812345678";
 
@@ -502,16 +477,6 @@ mod tests {
     fn a_name_in_a_pattern_matches_itself_alone() {
         assert_eq!(literally("django_q:a*b?[c]\\^:cluster"), "django_q:a\\*b\\?\\[c\\]\\\\\\^:cluster");
         assert_eq!(literally("größe"), "größe");
-    }
-
-    #[test]
-    fn a_table_has_a_name_that_ends_no_quotes() {
-        for name in ["django_cache", "Q cache", "größe", "shop.cache"] {
-            assert_eq!(Table::parse(name), Some(Table(name.to_owned())));
-        }
-        for name in ["", "a\"b", "a`b", "a'b", "a;b", "a\0b", "a\\b", &"a".repeat(129)] {
-            assert_eq!(Table::parse(name), None, "{name}");
-        }
     }
 
     #[test]
@@ -557,7 +522,7 @@ mod tests {
             ))
             .status();
         assert!(made.unwrap().success());
-        let url = format!("sqlite://{}", file.display()).parse().unwrap();
+        let url = database::Place::parse(&format!("sqlite://{}", file.display()), Access::Read).unwrap();
         let table = Table::parse("cache").unwrap();
         let mut store = Store::new(&Place::TableCache { url, table, keys: CacheKeys::default() }).unwrap();
         let mut sizes = Vec::new();

@@ -1,8 +1,13 @@
-//! Servers that store objects: `s3rver` speaks S3, and `azurite` is Microsoft's own stand-in for Azure.
+//! Servers that store objects: `s3rver` speaks S3, `moto` does too and looks at signatures, `azurite` is Microsoft's own
+//! stand-in for Azure; for Google's see `objects.py`.
 
 use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
 
-use super::{Program, free_port, node_program, until};
+use serde_json::Value;
+
+use super::{Program, free_port, node_program, python, until};
 
 pub struct S3 {
     pub program: Program,
@@ -42,6 +47,87 @@ impl S3 {
         }
         files
     }
+}
+
+/// One that looks at who asks, and at the signature.
+pub struct SigningS3 {
+    pub program: Program,
+    pub port: u16,
+}
+
+impl SigningS3 {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let mut command = objects("aws", port);
+        command.arg(folder.path());
+        Self { program: Program::start(command, folder), port }
+    }
+
+    /// The account and the secret of `shop`, who may do everything, or of `reader`.
+    pub fn user(&self, name: &str) -> (String, String) {
+        let users = self.program.folder.path().join("users.json");
+        let users = until("an S3 server", || std::fs::read(&users).ok());
+        let users: Value = serde_json::from_slice(&users).unwrap();
+        let text = |what: &str| users[name][what].as_str().unwrap().to_owned();
+        (text("account"), text("secret"))
+    }
+}
+
+/// What Google Cloud Storage is to who has a service account.
+pub struct GoogleStorage {
+    pub program: Program,
+    pub port: u16,
+}
+
+impl GoogleStorage {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let key = folder.path().join("key.pem");
+        openssl(&["genrsa", "-out", key.to_str().unwrap(), "2048"]);
+        let public = folder.path().join("public.pem");
+        openssl(&["rsa", "-in", key.to_str().unwrap(), "-pubout", "-out", public.to_str().unwrap()]);
+        let mut command = objects("google", port);
+        command.arg(folder.path());
+        let server = Self { program: Program::start(command, folder), port };
+        server.wait();
+        server
+    }
+
+    pub fn wait(&self) {
+        until("a storage like Google's", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+    }
+
+    /// The file of a service account with its own key, or with another one.
+    pub fn account(&self, own: bool) -> PathBuf {
+        let place = self.program.folder.path();
+        if !own {
+            openssl(&["genrsa", "-out", place.join("other.pem").to_str().unwrap(), "2048"]);
+        }
+        let name = if own { "key" } else { "other" };
+        let account = serde_json::json!({
+            "type": "service_account",
+            "client_email": "shop@example.test",
+            "private_key_id": "1",
+            "private_key": std::fs::read_to_string(place.join(name).with_extension("pem")).unwrap(),
+        });
+        let file = place.join(name).with_extension("json");
+        std::fs::write(&file, account.to_string()).unwrap();
+        file
+    }
+}
+
+fn objects(which: &str, port: u16) -> Command {
+    let mut command = python();
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/objects.py"));
+    command.args([which, &port.to_string()]);
+    command
+}
+
+fn openssl(arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).output().expect("Debian's package `openssl`");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 pub struct Azurite {

@@ -1,4 +1,4 @@
-//! A `redis-server` without persistence.
+//! A `redis-server` without persistence. The tests of the commands use this file, too.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,9 @@ impl Redis {
     pub fn start(arguments: &[&str]) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new("redis-server");
+        // Or what takes its settings.
+        let mut command =
+            Command::new(std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()));
         command.args([
             "--save",
             "",
@@ -78,7 +80,7 @@ impl Redis {
         answer
     }
 
-    fn try_ask(&self, command: &str) -> std::io::Result<String> {
+    pub fn try_ask(&self, command: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(SOON))?;
         stream.write_all(format!("{command}\r\n").as_bytes())?;

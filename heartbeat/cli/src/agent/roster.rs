@@ -244,18 +244,18 @@ impl Roster {
         errands
     }
 
-    /// One of them all, the one at this part of them, from 0 to 1: for a Redis that has not answered yet. Were it always the
-    /// same, one that never gets there would hold up all others.
-    pub fn probe(&mut self, which: Which, part: f64) -> Vec<Errand> {
+    /// No more than `most` of them all, those from this part of them on, from 0 to 1: for a Redis that has not answered yet.
+    /// Were it always the same, those that never get there would hold up all others.
+    pub fn probe(&mut self, which: Which, most: usize, part: f64) -> Vec<Errand> {
         let mut errands = self.wanted(which, MOST_ERRANDS);
-        if errands.is_empty() {
-            return errands;
-        }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
-        let index = (part * f64::from(u32::try_from(errands.len()).unwrap_or(u32::MAX))) as usize;
-        let probe = vec![errands.swap_remove(index.min(errands.len() - 1))];
-        self.attempt(&probe);
-        probe
+        let first = (part * f64::from(u32::try_from(errands.len()).unwrap_or(u32::MAX))) as usize;
+        // Of no more than are wanted, all are.
+        let first = if errands.len() > most { first.min(errands.len() - 1) } else { 0 };
+        errands.rotate_left(first);
+        errands.truncate(most);
+        self.attempt(&errands);
+        errands
     }
 
     /// From now on Redis may know of them.

@@ -1,5 +1,10 @@
-//! A Redis that is frozen, gone, or empty again.
+//! A Redis that is frozen, gone, empty again, or late.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -14,12 +19,12 @@ fn a_redis_that_is_frozen_for_5_s_is_told_once_and_everybody_is_back_after_it() 
     let _workers = ["a", "b"].map(|name| scene.worker(name).start().unwrap());
     let stopping = scene.process("stopping");
     scene.until_counts(3, 3);
-    scene.redis.signal(Signal::SIGSTOP);
+    scene.redis.freeze();
     let begun = Instant::now();
     stopping.stop();
     std::thread::sleep(Duration::from_secs(5).saturating_sub(begun.elapsed()));
     let errands_before_thaw = Instant::now();
-    scene.redis.signal(Signal::SIGCONT);
+    scene.redis.thaw();
     scene.until_counts(2, 2);
     let seqs = || -> Vec<u64> { scene.members().iter().filter_map(|m| Some(m.record()?.seq)).collect() };
     let first = seqs();
@@ -54,7 +59,7 @@ fn a_frozen_redis_does_not_hold_up_the_end() {
     let agent = scene.agent();
     let _worker = scene.worker("w").start().unwrap();
     scene.until_counts(1, 1);
-    scene.redis.signal(Signal::SIGSTOP);
+    scene.redis.freeze();
     std::thread::sleep(INTERVAL * 2);
     let begun = Instant::now();
     agent.signal(Signal::SIGTERM);
@@ -95,4 +100,56 @@ fn a_cluster_that_redis_refuses_holds_up_no_other_one() {
         assert_eq!(scene.counts(), (0, 0, 0));
         assert!(!scene.bench.stderr().contains("S3cret"), "{}", scene.bench.stderr());
     }
+}
+
+/// The URL of something that carries bytes to a Redis and back, the answers by so many milliseconds late.
+fn late(redis: &str) -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let (server, late_by_ms) = (redis.replace("redis://", ""), Arc::<AtomicU64>::default());
+    let by = Arc::clone(&late_by_ms);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(&server) else { continue };
+            let (from, to, by) = (server.try_clone().unwrap(), client.try_clone().unwrap(), Arc::clone(&by));
+            let wait = move || thread::sleep(Duration::from_millis(by.load(Ordering::Relaxed)));
+            thread::spawn(move || carry(from, to, wait));
+            thread::spawn(move || carry(client, server, || {}));
+        }
+    });
+    (url, late_by_ms)
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, before_each: impl Fn()) {
+    let mut bytes = vec![0; 65_536];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        before_each();
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    // It may be closed already.
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_redis_whose_answers_come_too_late_still_hears_of_all_workers() {
+    let scene = Scene::new();
+    let (url, late_by_ms) = late(&scene.redis.url());
+    let promise = Duration::from_secs(3);
+    let _workers: Vec<_> =
+        (0..20).map(|number| scene.worker(&format!("w{number}")).promise(promise).start().unwrap()).collect();
+    let _agent = crate::bench::start(scene.agent_command(&[]).env("HEARTBEAT_REDIS_URL", url));
+    scene.until_counts(20, 20);
+    // Longer than an agent of this interval waits.
+    late_by_ms.store(2_000, Ordering::Relaxed);
+    let end = Instant::now() + promise * 3;
+    while Instant::now() < end {
+        assert_eq!(scene.counts(), (20, 20, 20));
+        thread::sleep(INTERVAL / 10);
+    }
+    let told = scene.bench.stderr();
+    assert!(told.lines().count() == 1 && told.contains("no answer in time"), "{told}");
+    late_by_ms.store(0, Ordering::Relaxed);
+    until("the return is told", || scene.bench.stderr().contains("is reached again"));
 }

@@ -1,9 +1,8 @@
 //! A Redis, a folder of beat files, agents and workers; and what a checker would see in that Redis.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use heartbeat::fleet::{Counts, Cursor, Fleet, Lost, Member};
@@ -11,55 +10,18 @@ use heartbeat::record::Record;
 use heartbeat::{Builder, Heartbeat};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use redis::{FromRedisValue, cmd};
-use tempfile::TempDir;
 
-use crate::bench::{Bench, HEARTBEAT, Program, some, start, until};
+use self::servers::Server;
+use crate::bench::{Bench, HEARTBEAT, Program, some, start};
+
+#[path = "../../../tests/redis/servers.rs"]
+#[allow(dead_code, reason = "each test program uses its part")]
+mod servers;
 
 /// How often the agents publish.
 pub const INTERVAL: Duration = Duration::from_millis(200);
 
-/// One `redis-server`, ended by its own process id.
-pub struct Server {
-    child: Child,
-    port: u16,
-    folder: TempDir,
-}
-
 impl Server {
-    pub fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = TempDir::new().unwrap();
-        let server = Self { child: run(port, &folder), port, folder };
-        server.wait();
-        server
-    }
-
-    fn wait(&self) {
-        until("a Redis that answers", || self.try_ask::<String>("PING").is_ok());
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    /// Runs one command, over the socket: what the test does is not on the port.
-    pub fn try_ask<T: FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
-        let client = redis::Client::open(format!("unix://{}", self.folder.path().join("socket").display()))?;
-        let mut connection = client.get_connection_with_timeout(Duration::from_secs(5))?;
-        let mut words = command.split(' ');
-        let mut packed = cmd(words.next().unwrap_or_default());
-        for word in words {
-            packed.arg(word);
-        }
-        packed.query(&mut connection)
-    }
-
-    #[track_caller]
-    pub fn ask<T: FromRedisValue>(&self, command: &str) -> T {
-        self.try_ask(command).unwrap()
-    }
-
     /// A number of `INFO`.
     pub fn info(&self, section: &str, name: &str) -> u64 {
         let text: String = self.ask(&format!("INFO {section}"));
@@ -72,54 +34,6 @@ impl Server {
     pub fn errands(&self) -> u64 {
         self.info("commandstats", "cmdstat_evalsha") + self.info("commandstats", "cmdstat_eval")
     }
-
-    pub fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-
-    pub fn kill(&mut self) {
-        self.signal(Signal::SIGKILL);
-        self.child.wait().unwrap();
-        fs::remove_file(self.folder.path().join("socket")).unwrap();
-    }
-
-    /// Starts again, on the same port and with nothing in it.
-    pub fn restart(&mut self) {
-        self.child = run(self.port, &self.folder);
-        self.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have been killed before.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-fn run(port: u16, folder: &TempDir) -> Child {
-    let port = port.to_string();
-    Command::new("redis-server")
-        .args([
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            &port,
-            "--unixsocket",
-            "socket",
-        ])
-        .arg("--dir")
-        .arg(folder.path())
-        .current_dir(folder.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server (Debian: redis-server)")
 }
 
 /// A folder in a bench, and a Redis.
@@ -132,7 +46,7 @@ impl Scene {
     pub fn new() -> Self {
         let bench = Bench::new();
         fs::create_dir(bench.path("beats")).unwrap();
-        Self { bench, redis: Server::start() }
+        Self { bench, redis: Server::start(&[]) }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {

@@ -91,6 +91,11 @@ endpoint = "http://{peer}"
 account = "shop"
 secret = "S3cret""#,
     );
+    const MORE_CONTRACTS: &'static [&'static str] = &[r#"url = "az://media"
+mode = "write"
+endpoint = "http://{peer}/shop"
+account = "shop"
+secret = "UzNjcmV0""#];
     type Check = Store;
 
     fn build(self) -> Result<Store, Vec<Mistake>> {

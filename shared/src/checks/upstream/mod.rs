@@ -6,29 +6,55 @@ pub mod providers;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::http::client;
 use crate::check::Refresh;
 use crate::kind::Mistake;
-use crate::settings::Span;
+use crate::settings::{Span, TlsFiles, Url};
 
-/// How often a provider is asked where the settings say nothing.
-pub fn every() -> Span {
+/// The settings of how a provider is looked at, which all of these kinds have.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Looking {
+    /// How often to look, at least `"1s"`; sooner again where nothing could be read.
+    #[serde(default = "every")]
+    every: Span,
+    /// How old the last answer may be once nothing can be read any more, until it is `unknown`.
+    #[serde(default = "max_stale")]
+    max_stale: Span,
+    /// The proxy to use, `http://` or `https://`. The environment's are not.
+    pub proxy: Option<Url>,
+    /// Whom to trust, and who this side is.
+    #[serde(default)]
+    pub tls: TlsFiles,
+}
+
+fn every() -> Span {
     Span(Duration::from_mins(5))
 }
 
-/// How old an answer may be where the settings say nothing.
-pub fn max_stale() -> Span {
+fn max_stale() -> Span {
     Span(Duration::from_mins(15))
 }
 
-/// The settings of all kinds that ask in the background, once they make sense.
-pub fn refresh(every: Span, max_stale: Span, mistakes: &mut Vec<Mistake>) -> Refresh {
-    if every.0 < Duration::from_secs(1) {
-        mistakes.push(Mistake::of("every", "nobody is asked more often than every second"));
+impl Looking {
+    /// What is wrong with them, and with the address to look at.
+    pub fn mistakes(&self, url: Option<&Url>) -> Vec<Mistake> {
+        let mut mistakes = client::mistakes(url, self.proxy.as_ref(), &self.tls);
+        if self.every.0 < Duration::from_secs(1) {
+            mistakes.push(Mistake::of("every", "nobody is asked more often than every second"));
+        }
+        if self.max_stale <= self.every {
+            mistakes.push(Mistake::of("max_stale", "an answer must live longer than until the next look"));
+        }
+        mistakes
     }
-    if max_stale <= every {
-        mistakes.push(Mistake::of("max_stale", "an answer must live longer than until the next look"));
+
+    /// When to look.
+    pub fn refresh(&self) -> Refresh {
+        Refresh { every: self.every.0, max_stale: self.max_stale.0 }
     }
-    Refresh { every: every.0, max_stale: max_stale.0 }
 }
 
 /// A number of things.

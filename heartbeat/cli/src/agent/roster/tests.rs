@@ -184,15 +184,30 @@ fn the_farewell_is_to_whoever_redis_may_know_but_not_to_who_tells_of_itself() {
 }
 
 #[test]
-fn any_of_them_may_be_the_probe_and_only_that_one_is_attempted() {
+fn any_part_of_them_may_be_the_probe_and_only_that_is_attempted() {
     let mut roster = Roster::default();
-    assert!(roster.probe(Which::All, 1.0).is_empty());
-    for (id, name) in [(1, "a"), (2, "b"), (3, "c")] {
+    assert!(roster.probe(Which::All, 2, 1.0).is_empty());
+    for (id, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")] {
         beat(&mut roster, name, id, 1);
     }
-    let first = roster.probe(Which::All, 0.0);
-    let last = roster.probe(Which::All, 1.0);
-    assert_eq!((first.len(), last.len()), (1, 1));
-    assert_ne!(first[0].record.id, last[0].record.id);
-    assert_eq!(roster.farewell().len(), 2);
+    let ids = |errands: Vec<Errand>| errands.into_iter().map(|errand| errand.record.id.0).collect::<Vec<_>>();
+    let all = ids(roster.wanted(Which::All, 5));
+    assert_eq!(ids(roster.probe(Which::All, 2, 0.0)), all[..2]);
+    assert_eq!(ids(roster.probe(Which::All, 2, 1.0)), [all[4], all[0]]);
+    assert_eq!(roster.farewell().len(), 3);
+}
+
+#[test]
+fn where_few_are_wanted_all_are_the_probe_and_the_most_urgent_goes_first() {
+    let mut roster = Roster::default();
+    beat(&mut roster, "a", 1, 1);
+    beat(&mut roster, "b", 2, 1);
+    let all = roster.errands(Which::All, 2);
+    roster.done(&all);
+    beat(&mut roster, "a", 1, 2);
+    beat(&mut roster, "b", 2, 2);
+    roster.remove(OsStr::new("b"));
+    let probe = roster.probe(Which::All, 2, 0.9);
+    assert_eq!(probe.iter().map(|errand| errand.what).next(), Some(What::Withdrawal));
+    assert_eq!(probe.len(), 2);
 }

@@ -1,4 +1,6 @@
 //! What is said before TLS begins, by protocols that begin without it.
+//!
+//! The handshake, and what is spoken afterwards, is the concern of the kinds that ask.
 
 use std::io;
 
@@ -35,14 +37,24 @@ const ANY: fn(&[u8]) -> bool = |_| true;
 
 impl Starttls {
     /// Asks the server to begin. Not a byte is read beyond its answer, so that nothing which somebody else has put behind
-    /// it can be taken for what comes encrypted.
-    pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(self, stream: &mut S) -> io::Result<()> {
+    /// it can be taken for what comes encrypted. Mail servers are greeted by the name `hello`.
+    ///
+    /// A server that speaks the protocol and does not begin is an error of the kind [`io::ErrorKind::Unsupported`].
+    pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        stream: &mut S,
+        hello: &str,
+    ) -> io::Result<()> {
         let mut room = TOO_MUCH;
         match self {
             Self::Smtp => {
-                expect(stream, &Answer { last: SMTP, agrees: b"220" }, &mut room).await?;
-                stream.write_all(b"EHLO checker.invalid\r\n").await?;
-                expect(stream, &Answer { last: SMTP, agrees: b"250" }, &mut room).await?;
+                let no_smtp = |error: io::Error| match error.kind() {
+                    io::ErrorKind::Unsupported => io::Error::other("not an answer that a mail server gives"),
+                    _ => error,
+                };
+                expect(stream, &Answer { last: SMTP, agrees: b"220" }, &mut room).await.map_err(no_smtp)?;
+                stream.write_all(format!("EHLO {hello}\r\n").as_bytes()).await?;
+                expect(stream, &Answer { last: SMTP, agrees: b"250" }, &mut room).await.map_err(no_smtp)?;
                 stream.write_all(b"STARTTLS\r\n").await?;
                 expect(stream, &Answer { last: SMTP, agrees: b"220" }, &mut room).await
             }
@@ -67,7 +79,7 @@ impl Starttls {
 }
 
 fn refused() -> io::Error {
-    io::Error::other("the server does not agree")
+    io::Error::new(io::ErrorKind::Unsupported, "the server does not agree")
 }
 
 async fn expect<S: AsyncRead + Unpin>(stream: &mut S, answer: &Answer, room: &mut usize) -> io::Result<()> {
@@ -99,7 +111,7 @@ mod tests {
     async fn begun(with: Starttls, says: &str) -> (bool, String, String) {
         let (mut here, mut there) = tokio::io::duplex(1 << 20);
         there.write_all(says.as_bytes()).await.unwrap();
-        let agreed = with.begin(&mut here).await.is_ok();
+        let agreed = with.begin(&mut here, "checker.invalid").await.is_ok();
         let mut left = vec![0; 64];
         let unread = tokio::time::timeout(std::time::Duration::ZERO, here.read(&mut left)).await;
         left.truncate(unread.map_or(0, Result::unwrap));
