@@ -361,7 +361,7 @@ fn the_router_is_mounted_in_an_application_of_ones_own() {
     runtime.block_on(async {
         tokio::select! {
             served = served.into_future() => panic!("{served:?}"),
-            asked = tokio::task::spawn_blocking(move || asker.join()) => asked.unwrap().unwrap(),
+            ended = tokio::task::spawn_blocking(move || asker.join()) => ended.unwrap().unwrap(),
         }
     });
     let answers: Vec<_> = tell.into_iter().map(|(path, told)| (path, told.status, told.body)).collect();

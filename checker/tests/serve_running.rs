@@ -4,6 +4,8 @@
 #![cfg(feature = "serve")]
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
+#[cfg(feature = "redis")]
+mod servers;
 mod serving;
 
 use std::fs;
@@ -17,6 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "redis")]
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use serving::{SOON, Server, Told, shell, until};
@@ -136,9 +140,9 @@ fn so_many_failures_count_and_so_many_passes_end_it() {
     let server = Server::start(&text);
     let asked = |good: bool, statuses: &[u16]| {
         if good {
-            fs::write(server.path("good"), "").unwrap()
+            fs::write(server.path("good"), "").unwrap();
         } else {
-            fs::remove_file(server.path("good")).unwrap()
+            fs::remove_file(server.path("good")).unwrap();
         }
         let told: Vec<_> = statuses.iter().map(|_| server.get("/readyz").status).collect();
         assert_eq!(told, statuses);
@@ -147,6 +151,50 @@ fn so_many_failures_count_and_so_many_passes_end_it() {
     asked(false, &[200, 200, 503, 503]);
     asked(true, &[503, 200]);
     assert_eq!(server.log().matches("check changed").count(), 3, "{}", server.log());
+}
+
+/// The memory that is this process's own, in KiB.
+#[cfg(feature = "redis")]
+fn own_memory(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_thousand_who_ask_after_a_frozen_server_are_answered_at_the_deadline_and_well_once_it_is_back() {
+    // A thousand connections of this very process.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most.min(4_096), most).unwrap();
+    let redis = servers::Server::start(&[]);
+    let text = format!(
+        "[server]\ncache = '1s'\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n[checks.it]\ntype = 'redis'\nurl = '{}'\ntimeout = '1s'\n",
+        redis.url()
+    );
+    let server = Server::start(&text);
+    assert_eq!(server.get("/readyz").status, 200);
+    redis.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_secs(1));
+    let (told, healthz) = thread::scope(|scope| {
+        let askers = scope.spawn(|| all_at_once(&server, 1_000, "/readyz"));
+        until("they ask", || (server.get("/metrics").status == 200).then_some(()));
+        let healthz: Vec<_> = (0..20).map(|_| server.get("/healthz")).collect();
+        (askers.join().unwrap(), healthz)
+    });
+    assert!(own_memory(&server) < 64 * 1_024, "{} KiB", own_memory(&server));
+    redis.signal(Signal::SIGCONT);
+    assert!(
+        healthz.iter().all(|told| told.status == 200 && told.took < Duration::from_millis(500)),
+        "{healthz:?}"
+    );
+    for told in told {
+        assert_eq!((told.status, &told.json()["checks"]["it"]["status"]), (503, &json!("fail")), "{told:?}");
+        assert!(told.took < Duration::from_secs(5), "{told:?}");
+    }
+    let begun = Instant::now();
+    until("it passes again", || (server.get("/readyz").status == 200).then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
 
 // --- limits -----------------------------------------------------------------------------------------------------
@@ -295,7 +343,7 @@ fn a_service_manager_hands_over_the_socket_and_is_told_of_each_turn() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let signal = |signal| {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap()
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
     };
     signal(Signal::SIGHUP);
     wait("RELOADING=1");

@@ -232,7 +232,7 @@ async fn converse(stream: Box<dyn Stream>, peer: IpAddr, place: Arc<Place>, hall
                         talk(stream, peer, own, hall.router, watcher).await;
                     }
                 })
-                .await
+                .await;
             }
         }
     };
