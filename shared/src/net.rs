@@ -20,7 +20,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 const MANY: usize = 16;
 
 /// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Address {
     /// A name or an IP address, the latter without brackets.
     pub host: String,
@@ -86,8 +86,8 @@ impl Net {
     }
 }
 
-/// Tries each once the one before has failed or has had its head start.
-async fn first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+/// A connection to the first that accepts one: each is tried once the one before has failed or has had its head start.
+pub(crate) async fn first(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
     let mut rest = addresses.into_iter();
     let mut attempts = JoinSet::new();

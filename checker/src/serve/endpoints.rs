@@ -17,7 +17,7 @@ use super::board::{Board, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
 use super::metrics::{self, Metrics};
 use super::view::{View, Words};
-use super::{negotiate, openapi};
+use super::{negotiate, openapi, page};
 
 /// What a question is answered with.
 pub type Answer = Response<Body>;
@@ -129,6 +129,18 @@ pub const ENDPOINTS: &[Endpoint] = &[
             Box::pin(
                 async move { asked.show(DESCRIPTION, |setup| Some(Description(openapi::document(setup)))) },
             )
+        },
+    },
+    Endpoint {
+        path: "/",
+        about: "A page for people, and as a stream of server-sent events what changes in it. It asks no check.",
+        media: || media(page::FORMS),
+        schema: "Document",
+        fails: false,
+        is_there: page::is_there,
+        answer: |asked| {
+            let there = page::is_there(&asked.setup);
+            Box::pin(async move { if there { page::page(&asked) } else { not_found() } })
         },
     },
 ];

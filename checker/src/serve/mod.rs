@@ -14,6 +14,7 @@ mod logs;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod page;
 mod reload;
 mod router;
 mod standing;

@@ -26,10 +26,14 @@ pub mod dns;
 pub mod feed;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "mail")]
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
+#[cfg(feature = "database")]
+pub mod migrations;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
 #[cfg(all(feature = "redis", feature = "run"))]
@@ -74,9 +78,13 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<feed::Feed>(),
     #[cfg(feature = "http")]
     Kind::of::<http::Http>(),
+    #[cfg(feature = "kafka")]
+    Kind::of::<kafka::Kafka>(),
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
+    #[cfg(feature = "database")]
+    Kind::of::<migrations::Settings>(),
     #[cfg(feature = "rabbitmq")]
     Kind::of::<rabbitmq::RabbitMq>(),
     #[cfg(feature = "redis")]

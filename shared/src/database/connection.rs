@@ -70,6 +70,12 @@ impl Line {
 pub struct Row(Vec<(String, Option<String>)>);
 
 impl Row {
+    /// As if it came from a database, without names.
+    #[cfg(test)]
+    pub(crate) fn of(values: &[Option<&str>]) -> Self {
+        Self(values.iter().map(|value| (String::new(), value.map(str::to_owned))).collect())
+    }
+
     /// The value of a column, by its place from 0.
     pub fn get(&self, index: usize) -> Option<&str> {
         self.0.get(index)?.1.as_deref()

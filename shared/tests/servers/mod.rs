@@ -3,6 +3,9 @@
 #![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
 mod dnsmasq;
+mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_peer;
 mod mariadb;
 mod memcached;
 mod nginx;
@@ -24,6 +27,9 @@ use shared::check::Check;
 use shared::checks::KINDS;
 
 pub use dnsmasq::Dnsmasq;
+pub use kafka::Kafka;
+#[cfg(feature = "kafka")]
+pub use kafka_peer::{DUPE, KafkaPeer};
 pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nginx::Nginx;

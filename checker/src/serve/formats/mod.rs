@@ -3,6 +3,7 @@
 //! What is asked for is decided in `negotiate`; a format decides nothing.
 
 mod health;
+mod html;
 mod json;
 mod openmetrics;
 mod text;
@@ -34,4 +35,4 @@ pub enum Failing {
 }
 
 /// The formats of a subset's answer. Where nothing is asked for, and among those that are asked for alike, the first is given.
-pub const FORMS: &[Form<View>] = &[json::FORM, text::FORM, health::FORM, openmetrics::FORM];
+pub const FORMS: &[Form<View>] = &[json::FORM, text::FORM, html::FORM, health::FORM, openmetrics::FORM];
