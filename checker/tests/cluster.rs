@@ -197,6 +197,47 @@ fn whose_record_was_evicted_still_counts_for_its_host_and_its_queues() {
     }
 }
 
+#[test]
+fn whose_name_was_evicted_is_listed_all_the_same() {
+    let server = four_workers();
+    lose(&server, 9, "w9");
+    server.ask("DEL heartbeat:{orders}:names");
+    // The lost one's may have a millisecond left.
+    for evicted in [2, 9] {
+        server.ask(&format!("DEL heartbeat:{{orders}}:stat:{evicted:032x}"));
+    }
+    let read = json(&ask(&server, "--list --format json"));
+    assert_eq!((&read["fresh"], &read["ready"], &read["lost_count"]), (&json!(4), &json!(3), &json!(1)));
+    let name = |number: u128| format!("{number:032x}");
+    let told = |worker: &Value| {
+        let text = |key: &str| worker[key].as_str().unwrap_or("null").to_owned();
+        (text("worker"), text("verdict"), text("host"), worker["age_ms"].is_null())
+    };
+    let mut workers: Vec<_> = read["workers"].as_array().unwrap().iter().map(told).collect();
+    workers.sort();
+    let expected = [
+        (name(2), "unknown", "null", true),
+        (name(9), "silent", "null", false),
+        ("w1".to_owned(), "alive", "web-1", false),
+        ("w3".to_owned(), "alive", "web-2", false),
+        ("w4".to_owned(), "alive", "web-2", false),
+    ];
+    let expected = expected
+        .map(|(worker, verdict, host, unknown)| (worker, verdict.to_owned(), host.to_owned(), unknown));
+    assert_eq!(workers, expected, "{read}");
+    assert_eq!(&read["lost"][0]["worker"], &json!(name(9)), "{read}");
+    let table = ask(&server, "--list");
+    let line = table.stdout.lines().find(|line| line.starts_with(&name(2))).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), [&name(2), "unknown", "-", "-"], "{table:?}");
+    let metrics = ask(&server, "--list --format openmetrics").stdout;
+    assert_eq!(metrics.matches("heartbeat_cluster_worker_verdict{").count(), 5, "{metrics}");
+    assert_eq!(ask(&server, "--max-lost 0").code, Some(1), "whether it has started anew, nobody knows");
+    // Of which host it is, nobody knows.
+    for (words, code) in [("--host web-1 --min 1", 0), ("--host web-1 --min 2", 1), ("--expect w1", 1)] {
+        assert_eq!(ask(&server, words).code, Some(code), "{words}");
+    }
+}
+
 // --- real workers -----------------------------------------------------------------------------------------------
 
 #[test]

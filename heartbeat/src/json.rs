@@ -156,14 +156,18 @@ impl<'a> Reader<'a> {
     pub fn number(&mut self) -> Result<Option<u64>, Syntax> {
         self.space();
         let start = self.at;
-        let plain = self.text.as_bytes()[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let bytes = &self.text.as_bytes()[start..];
         // Up to 19 digits cannot overflow; and what follows them here is no part of a number.
-        let ends = matches!(self.text.as_bytes().get(start + plain), Some(b',' | b'}' | b']'));
-        let leads = plain > 1 && self.text.as_bytes()[start] == b'0';
-        if ends && !leads && (1..=19).contains(&plain) {
+        let (mut number, mut plain) = (0, 0);
+        while let Some(digit @ b'0'..=b'9') = bytes.get(plain).filter(|_| plain < 19) {
+            number = number * 10 + u64::from(digit - b'0');
+            plain += 1;
+        }
+        let ends = matches!(bytes.get(plain), Some(b',' | b'}' | b']'));
+        let leads = plain > 1 && bytes[0] == b'0';
+        if ends && !leads && plain > 0 {
             self.at += plain;
-            let digits = self.text[start..self.at].bytes();
-            return Ok(Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'))));
+            return Ok(Some(number));
         }
         self.skip()?;
         let text = &self.text[start..self.at];
@@ -243,23 +247,35 @@ impl<'a> Reader<'a> {
             return self.fail("no string");
         }
         self.at += 1;
-        let mut text = Cow::Borrowed("");
+        let text = self.plain();
+        if self.peek() == Some(b'"') {
+            self.at += 1;
+            return Ok(Cow::Borrowed(text));
+        }
+        self.rest_of_quoted(text.to_owned()).map(Cow::Owned)
+    }
+
+    fn rest_of_quoted(&mut self, mut text: String) -> Result<String, Syntax> {
         loop {
-            let start = self.at;
-            let plain = |byte: &&u8| **byte >= 0x20 && **byte != b'"' && **byte != b'\\';
-            self.at += self.text.as_bytes()[start..].iter().take_while(plain).count();
-            // Both ends are beside ASCII bytes, so the slice is whole characters.
-            text += &self.text[start..self.at];
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(text);
                 }
-                Some(b'\\') => text.to_mut().push(self.escape()?),
+                Some(b'\\') => text.push(self.escape()?),
                 Some(_) => return self.fail("a bare control character"),
                 None => return self.fail("no closing quote"),
             }
+            text.push_str(self.plain());
         }
+    }
+
+    /// What stands here before the next byte that means something in a string.
+    fn plain(&mut self) -> &'a str {
+        let start = self.at;
+        self.at += plain(&self.text.as_bytes()[start..]);
+        // Both ends are beside ASCII bytes, so the slice is whole characters.
+        &self.text[start..self.at]
     }
 
     fn escape(&mut self) -> Result<char, Syntax> {
@@ -311,6 +327,29 @@ impl<'a> Reader<'a> {
         self.at += 4;
         Ok(value)
     }
+}
+
+/// How many bytes there are before the first quote, backslash or control character: eight at a time, because half of a
+/// record is names.
+fn plain(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks();
+    for (index, word) in words.iter().enumerate() {
+        let ends = ends(u64::from_le_bytes(*word));
+        if ends != 0 {
+            return index * 8 + ends.trailing_zeros() as usize / 8;
+        }
+    }
+    let whole = bytes.len() - rest.len();
+    whole + rest.iter().take_while(|byte| !matches!(byte, 0..0x20 | b'"' | b'\\')).count()
+}
+
+/// The highest bit of each byte that is a quote, a backslash or a control character. Behind the first of them others may
+/// be marked too: what is borrowed in the subtraction comes from there.
+fn ends(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    let below = |word: u64, least: u8| word.wrapping_sub(ONES * u64::from(least)) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, 0x20) | is(b'"') | is(b'\\')) & (ONES << 7)
 }
 
 #[cfg(test)]

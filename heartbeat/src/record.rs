@@ -71,15 +71,20 @@ pub struct Id(pub u128);
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [0; 32];
-        for (digit, shift) in digits.iter_mut().zip((0..32).rev()) {
-            *digit = b"0123456789abcdef"[(self.0 >> (shift * 4)) as usize & 0xf];
-        }
-        f.write_str(std::str::from_utf8(&digits).unwrap_or_default())
+        f.write_str(std::str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
 impl Id {
+    /// Its digits, as text has them.
+    pub(crate) fn digits(self) -> [u8; 32] {
+        let mut digits = [0; 32];
+        for (digit, shift) in digits.iter_mut().zip((0..32).rev()) {
+            *digit = b"0123456789abcdef"[(self.0 >> (shift * 4)) as usize & 0xf];
+        }
+        digits
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digit = |number: u128, byte: u8| match byte {
             b'0'..=b'9' => Some(number << 4 | u128::from(byte - b'0')),
@@ -336,10 +341,7 @@ impl<'a> Object<'a> {
     fn id(&mut self, key: &str, id: Id) {
         self.key(key);
         self.line.push(b'"');
-        for shift in (0..32).rev() {
-            let digit = (id.0 >> (shift * 4)) & 0xf;
-            self.line.push(b"0123456789abcdef"[digit as usize]);
-        }
+        self.line.extend_from_slice(&id.digits());
         self.line.push(b'"');
     }
 
@@ -481,7 +483,8 @@ fn number(reader: &mut Reader<'_>, field: &'static str) -> Result<u64, Corrupt> 
 /// Text for people's eyes: nothing in it may steer a terminal.
 fn text(reader: &mut Reader<'_>, field: &'static str) -> Result<String, Corrupt> {
     let text = reader.string()?.ok_or(Corrupt::Value(field))?;
-    let plain = text.bytes().all(|byte| matches!(byte, 0x20..0x7f));
+    // All of them, because that is quicker than to look for the first.
+    let plain = text.bytes().fold(true, |plain, byte| plain & matches!(byte, 0x20..0x7f));
     if !plain && text.chars().any(char::is_control) {
         Err(Corrupt::Value(field))
     } else {

@@ -140,6 +140,13 @@ pub enum Evidence<'r> {
         /// The milliseconds since its last beat.
         age_ms: u64,
     },
+    /// The word of an index that no beat came within the promise.
+    Expired {
+        /// The milliseconds since its last beat; where its promise is not known, since that ended.
+        age_ms: u64,
+        /// How long its silence might last, where that is known.
+        promise_ms: Option<u64>,
+    },
     /// The checker itself is out of something (descriptors, memory), so it cannot tell.
     Unreadable(io::ErrorKind),
 }
@@ -230,6 +237,7 @@ enum Reason<'r> {
     OtherProcess(u32),
     Lost(u64),
     Silent { age: u64, budget: u64, promised: bool, stopped: bool },
+    Expired(u64),
     BareAhead(u64),
     BareSilent { age: u64, budget: u64 },
     Until { what: &'static str, left: Option<u64> },
@@ -262,11 +270,19 @@ pub fn judge<'r>(evidence: Evidence<'r>, machine: &Machine<'_>, max_age_ms: Opti
         Evidence::Corrupt(why) => (Verdict::Corrupt, Reason::Corrupt(why)),
         Evidence::Unreadable(kind) => (Verdict::Unknown, Reason::Unreadable(kind)),
         Evidence::Lost { age_ms } => (Verdict::Gone, Reason::Lost(age_ms)),
+        Evidence::Expired { age_ms, promise_ms } => (Verdict::Silent, expired(age_ms, promise_ms)),
         Evidence::Bare { age_ms } => judge_bare(age_ms, max_age_ms),
         Evidence::Record(record) => judge_life(record, machine, max_age_ms)
             .unwrap_or_else(|| judge_account(record, machine.now_mono_ms)),
     };
     Judgement { verdict, reason }
+}
+
+fn expired(age: u64, promise_ms: Option<u64>) -> Reason<'static> {
+    match promise_ms {
+        Some(budget) => Reason::Silent { age, budget, promised: true, stopped: false },
+        None => Reason::Expired(age),
+    }
 }
 
 fn judge_bare(age_ms: i64, max_age_ms: Option<u64>) -> (Verdict, Reason<'static>) {
@@ -368,6 +384,7 @@ impl fmt::Display for Judgement<'_> {
                 write!(f, "no beat for {} ({of} {})", Human(age), Human(budget))?;
                 if stopped { f.write_str("; its process is stopped") } else { Ok(()) }
             }
+            Reason::Expired(since) => write!(f, "its promise ended {} ago", Human(since)),
             Reason::BareAhead(ahead) => write!(f, "last touched {} from now", Human(ahead)),
             Reason::BareSilent { age, budget } => {
                 write!(f, "not touched for {} (at most {})", Human(age), Human(budget))

@@ -88,12 +88,7 @@ impl Outcome {
 
     /// The status's word in a report.
     pub fn word(&self) -> &'static str {
-        match self.status {
-            Status::Pass => "ok",
-            Status::Warn => "warning",
-            Status::Fail => "fail",
-            Status::Unknown => "unknown",
-        }
+        self.status.word()
     }
 
     /// What it counts for in the whole. Nobody can call that healthy which nobody can tell: it fails.

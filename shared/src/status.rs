@@ -28,6 +28,16 @@ impl Status {
             Self::Unknown => "unknown",
         }
     }
+
+    /// Its word in the answer about a check.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "ok",
+            Self::Warn => "warning",
+            Self::Fail => "fail",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl fmt::Display for Status {

@@ -68,7 +68,9 @@ pub fn first_of_watch(cluster: &str, url: &str) -> Duration {
 
 fn start(words: &str, url: &str) -> Child {
     let mut command = checker(words);
-    command.env("HEARTBEAT_REDIS_URL", url).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.env("HEARTBEAT_REDIS_URL", url).env("DJANGO_Q_REDIS_URL", url);
+    // Of a stat that is not there no signature is looked at.
+    command.env("DJANGO_SECRET_KEY", "no secret: a load test").stdin(Stdio::null()).stdout(Stdio::piped());
     spawn(&mut command)
 }
 

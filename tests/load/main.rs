@@ -97,6 +97,7 @@ fn main() -> ExitCode {
         crowded(&plan, &place, *size, &mut table);
     }
     questions(&plan, &place, &mut table);
+    walks(&plan, &place, &mut table);
     django(&plan, &place, &mut table);
     drop(place);
 
@@ -367,6 +368,37 @@ fn list_all(plan: &Plan, place: &Place, format: &str, table: &mut Table) {
     );
     let what = format!("checker cluster --list --format {format} of {}", number(plan.many));
     table.judged(&what, &told, "128 MiB", done.most_memory <= 128 << 20);
+}
+
+/// What it takes to look through all keys of a server, which nothing here does for workers of its own: at once, in steps, and
+/// as the command does it in steps for clusters of Django-Q2.
+fn walks(plan: &Plan, place: &Place, table: &mut Table) {
+    let node = place.node("few");
+    let (mut line, mut other) = (Line::to(node), Line::to(node));
+    let rounds = plan.commands.div_ceil(10);
+    let of = format!("of {} keys", number(plan.foreign));
+    let mut row = |what: String, walk: &mut dyn FnMut()| {
+        let (times, longest) = while_pinging(&mut line, || {
+            let mut timed = || {
+                let begun = Instant::now();
+                walk();
+                begun.elapsed()
+            };
+            Times::new((0..rounds).map(|_| timed()).collect())
+        });
+        table.row(&what, &format!("{times}; a PING meanwhile at most {}", Told(longest)));
+    };
+    row(format!("KEYS {of}, none of which is meant"), &mut || {
+        assert_eq!(other.ask("KEYS nobody:*"), "*0");
+    });
+    row(format!("SCAN {of}, in steps of 1,000"), &mut || assert_eq!(other.scan("nobody:*"), 0));
+    let text = place.text();
+    row(format!("checker cluster --source django-q {of}"), &mut || {
+        let json =
+            command::run("cluster nobody --source django-q --timeout 120s --format json", &text).json();
+        // It has looked at all of them, and nobody was there.
+        assert_eq!((&json["status"], &json["fresh"]), (&"fail".into(), &0.into()), "{json}");
+    });
 }
 
 /// What Django-Q2 asks, of as many stats of its own, on the same server; and the same question to this project.

@@ -130,9 +130,30 @@ impl Line {
     /// One command that is answered with one line.
     pub fn ask(&mut self, command: &str) -> String {
         self.0.get_mut().write_all(format!("{command}\r\n").as_bytes()).expect("a connection");
-        let mut answer = String::new();
-        self.0.read_line(&mut answer).expect("an answer");
-        answer.trim_end().to_owned()
+        self.next()
+    }
+
+    /// Looks through all keys in steps of 1,000; how many have such a name.
+    pub fn scan(&mut self, pattern: &str) -> usize {
+        let (mut cursor, mut found) = ("0".to_owned(), 0);
+        loop {
+            // The cursor, by its length and itself, and then the keys in the same form.
+            assert_eq!(self.ask(&format!("SCAN {cursor} MATCH {pattern} COUNT 1000")), "*2");
+            self.next();
+            cursor = self.next();
+            let keys: usize = self.next().trim_start_matches('*').parse().expect("a number");
+            found += keys;
+            (0..2 * keys).for_each(|_| drop(self.next()));
+            if cursor == "0" {
+                return found;
+            }
+        }
+    }
+
+    fn next(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("an answer");
+        line.trim_end().to_owned()
     }
 
     /// A PING, and how long it took.

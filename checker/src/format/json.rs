@@ -66,7 +66,8 @@ fn list(text: &mut String, roll: &cluster::Roll) {
     text.push_str(r#","workers":["#);
     for (index, listed) in roll.workers.iter().enumerate() {
         let comma = if index > 0 { "," } else { "" };
-        let (worker, host) = (Value::from(listed.worker.as_str()), Value::from(listed.host.as_str()));
+        let host = Some(listed.host.as_str()).filter(|host| !host.is_empty());
+        let (worker, host) = (Value::from(listed.worker.as_str()), Value::from(host));
         let (age_ms, queues) = (Value::from(listed.age_ms), Value::from(listed.queues.as_slice()));
         let (verdict, takes_work) = (listed.verdict.as_str(), listed.fresh && listed.takes_work);
         // Writing to a string cannot fail.

@@ -58,8 +58,10 @@ impl fmt::Display for ClusterLine<'_> {
 /// The workers in columns as wide as their widest name.
 #[cfg(feature = "redis")]
 pub fn table(roll: &cluster::Roll) -> String {
-    let names =
-        |worker: &cluster::Listed| [Plain(&worker.worker).to_string(), Plain(&worker.host).to_string()];
+    let names = |worker: &cluster::Listed| {
+        let host = if worker.host.is_empty() { "-" } else { &worker.host };
+        [Plain(&worker.worker).to_string(), Plain(host).to_string()]
+    };
     let mut widths = ["WORKER".len(), "HOST".len()];
     for worker in &roll.workers {
         for (width, name) in widths.iter_mut().zip(names(worker)) {

@@ -12,6 +12,7 @@ use shared::config::{Configuration, Detail, Server, Service};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
+use super::page::Live;
 use super::starved::Starved;
 use super::view::{Seen, View, Words};
 use super::watched::{Runs, Told, Watched};
@@ -91,6 +92,7 @@ impl Setup {
 pub struct Board {
     setup: RwLock<Arc<Setup>>,
     stopping: AtomicBool,
+    live: Live,
     runs: Runs,
     runtime: Option<Runtime>,
 }
@@ -107,6 +109,7 @@ impl Board {
         Ok(Self {
             setup: RwLock::new(Arc::new(setup)),
             stopping: AtomicBool::new(false),
+            live: Live::default(),
             runs,
             runtime: Some(runtime),
         })
@@ -134,6 +137,11 @@ impl Board {
     /// Whether readiness fails because the end is near.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// What the streams of the page share.
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// Changes its value with every run that ends, with another configuration, and with the beginning of the end.

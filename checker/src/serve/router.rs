@@ -6,24 +6,30 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{ALLOW, CACHE_CONTROL, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::access::{self, From, TOKEN_HEADER};
 use super::board::Board;
 use super::endpoints::{Answer, Asked, ENDPOINTS, Endpoint, HEALTHZ, not_found, refusal};
+use super::page;
 
 /// The other end of the connection that a question came over. A peer at a Unix socket counts as this machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
 /// What every answer has, unless its endpoint says otherwise.
-const HEADERS: [(HeaderName, &str); 4] = [
+const HEADERS: [(HeaderName, &str); 6] = [
     (CACHE_CONTROL, "no-store"),
     (VARY, "accept"),
     (HeaderName::from_static("x-robots-tag"), "noindex"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (CONTENT_SECURITY_POLICY, page::POLICY),
+    // A path may hold a secret.
+    (REFERRER_POLICY, "no-referrer"),
 ];
 
 /// The endpoints over a board: all that is asked of the router is answered, with 404 where there is nothing.

@@ -131,7 +131,7 @@ impl Source for Cluster {
 }
 
 fn ask(fleet: &mut Fleet) -> Result<(Vec<Row>, bool), Error> {
-    let keep = |member: &Member| Some((member.is_fresh(), judged(member)));
+    let keep = |member: Member| (member.is_fresh(), judged(&member));
     let (mut rows, more) = read_all(fleet, None, MOST, Instant::now() + PATIENCE, keep)?;
     drop_succeeded(&mut rows, |(fresh, row)| (&row.worker, *fresh, row.age_ms.unwrap_or_default()));
     let mut rows: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
@@ -142,17 +142,18 @@ fn ask(fleet: &mut Fleet) -> Result<(Vec<Row>, bool), Error> {
 fn judged(member: &Member) -> Row {
     let judgement = member.judge(None);
     let record = member.record();
-    let now_mono_ms = record.map_or(0, |record| record.at_mono_ms.saturating_add(member.age_ms));
+    let age_ms = member.age_ms.unwrap_or_default();
+    let now_mono_ms = record.map_or(0, |record| record.at_mono_ms.saturating_add(age_ms));
     Row {
         key: member.id.to_string().into(),
         worker: Plain(&member.worker).to_string(),
         verdict: judgement.verdict,
         reason: Plain(&judgement).to_string(),
-        age_ms: Some(member.age_ms),
+        age_ms: member.age_ms,
         account: record.map(|record| Account::of(record, now_mono_ms)),
         place: match record {
-            Some(_) => format!("id {}", member.id),
-            None => format!("host {}, id {}", Plain(&member.host), member.id),
+            None if !member.host.is_empty() => format!("host {}, id {}", Plain(&member.host), member.id),
+            _ => format!("id {}", member.id),
         },
     }
 }

@@ -5,162 +5,40 @@
 //! names with MOVED. Of Sentinel one answer matters: where the master is, asked anew for each connection.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use redis::{Cmd, Parser, ServerErrorKind, Value, cmd};
+use redis::{Cmd, Value, cmd};
 
+use super::ask::{Answer, Ask, Refusal, Sent, pack_all, text};
 use super::error::{Error, ErrorKind, Printable};
+use super::link::{Link, MOST_BYTES, MOST_EACH, explain, lost};
 use super::socket::{Names, Patience, Stream};
 use super::tls::Tls;
 use super::url::{Host, Login, Servers, Url};
 
-/// The most that all answers of one round trip may take, in bytes: four times the largest page.
-const MOST_BYTES: u64 = 8 << 20;
-
 /// How often one call follows MOVED, ASK and failovers.
 const MOST_HOPS: usize = 5;
 
-/// A Lua script and its SHA-1.
-pub struct Script {
-    code: &'static str,
-    hash: String,
-    once: bool,
-}
+/// How many questions are asked before the first answer is read: where answers come one by one, what the server does
+/// next while one is worked on.
+const A_FEW: usize = 4;
+const ALL: usize = usize::MAX;
 
-impl Script {
-    pub fn new(code: &'static str) -> Self {
-        Self { code, hash: redis::Script::new(code).get_hash().to_owned(), once: false }
-    }
+/// Which questions were refused, and why.
+pub type Refused = Vec<(usize, Refusal)>;
 
-    /// Always sent whole: for what is asked once, and perhaps without a chance to hear that it is not known.
-    pub fn once(code: &'static str) -> Self {
-        Self { once: true, ..Self::new(code) }
+fn sort_out(index: usize, answer: Answer, take: &mut impl FnMut(usize, Value), refused: &mut Refused) {
+    match answer {
+        Ok(value) => take(index, value),
+        Err(refusal) => refused.push((index, refusal)),
     }
 }
 
-impl fmt::Debug for Script {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Script({})", self.hash)
-    }
-}
-
-/// One thing to ask: a command, or a script with its keys and arguments.
-pub enum Ask<'a> {
-    Command(Cmd),
-    Script { script: &'a Script, keys: Vec<Vec<u8>>, arguments: Vec<Vec<u8>> },
-}
-
-/// How scripts are sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    /// By their hashes, which the server knows.
-    Known,
-    /// Whole, each the first time: the server knows it from then on.
-    New,
-}
-
-impl Ask<'_> {
-    fn script(&self) -> Option<&Script> {
-        match self {
-            Self::Command(_) => None,
-            Self::Script { script, .. } => Some(script),
-        }
-    }
-
-    fn pack(&self, whole: bool, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Command(command) => command.write_packed_command(bytes),
-            Self::Script { script, keys, arguments } => {
-                let whole = whole || script.once;
-                let mut command = if whole { cmd("EVAL") } else { cmd("EVALSHA") };
-                if whole {
-                    command.arg(script.code);
-                } else {
-                    command.arg(script.hash.as_str());
-                }
-                command.arg(keys.len());
-                for argument in keys.iter().chain(arguments) {
-                    command.arg(argument.as_slice());
-                }
-                command.write_packed_command(bytes);
-            }
-        }
-    }
-}
-
-/// Packs one question after another; `before` goes before each.
-fn pack_all<'a>(
-    questions: impl IntoIterator<Item = &'a Ask<'a>>,
-    sent: Sent,
-    before: Option<&Cmd>,
-) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut told: Vec<&str> = Vec::new();
-    for question in questions {
-        if let Some(before) = before {
-            before.write_packed_command(&mut bytes);
-        }
-        let hash = question.script().map(|script| script.hash.as_str());
-        let new = hash.is_some_and(|hash| sent == Sent::New && !told.contains(&hash));
-        told.extend(hash.filter(|_| new));
-        question.pack(new, &mut bytes);
-    }
-    bytes
-}
-
-/// What a server said to one question.
-pub type Answer = Result<Value, Refusal>;
-
-/// An error that a server answered with.
-#[derive(Clone, Debug)]
-pub struct Refusal {
-    code: String,
-    details: String,
-    kind: Option<ServerErrorKind>,
-}
-
-impl Refusal {
-    /// As an error that came from `place`.
-    pub fn at(&self, place: &str) -> Error {
-        // Where in a script it happened is for nobody.
-        let details = match self.details.rsplit_once(" script: ") {
-            Some((details, place)) if place.contains("on @user_script") => details,
-            _ => &self.details,
-        };
-        // Of a denial within a script the code says nothing; the words are those of Redis 7.0, and of Valkey.
-        let denied = matches!(self.code.as_str(), "NOPERM" | "NOAUTH" | "WRONGPASS")
-            || details.starts_with("The user executing the script can't")
-            || details.starts_with("ACL failure in script");
-        let kind = if denied { ErrorKind::Denied } else { ErrorKind::Server };
-        let text = Printable(details);
-        let hint = match self.kind {
-            Some(ServerErrorKind::Moved) => " (a Redis Cluster: its URL is redis+cluster://)",
-            _ => "",
-        };
-        let text = format!("{place}: {} {text}{hint}", Printable(&self.code));
-        Error::new(kind, text).with_code(&self.code)
-    }
-
-    /// Whether another node is the one to ask now, or this one once it is connected to anew.
-    fn is_stale(&self) -> bool {
-        matches!(self.kind, Some(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown))
-            || matches!(self.code.as_str(), "NOAUTH")
-    }
-
-    /// Where a MOVED or ASK points to; a nameless host is the one that said so.
-    fn target(&self, from: Option<&Host>) -> Option<Host> {
-        let (_, address) = self.details.split_once(' ')?;
-        let (name, port) = address.rsplit_once(':')?;
-        let name = if name.is_empty() { &from?.name } else { name };
-        if name == "?" {
-            return None;
-        }
-        Some(Host { name: name.trim_matches(['[', ']']).to_owned(), port: port.parse().ok()? })
-    }
-}
+/// Whether a refusal is one of those that are asked once more in the same way.
+type Kind = fn(&Refusal) -> bool;
 
 /// How to ask once more.
 enum Way {
@@ -172,14 +50,6 @@ enum Way {
     Elsewhere(Option<Host>),
 }
 
-/// A connection that is ready to be asked.
-struct Link {
-    stream: Stream,
-    parser: Parser,
-    host: Option<Host>,
-    used: bool,
-}
-
 /// See the file's head.
 pub struct Client {
     url: Url,
@@ -189,6 +59,7 @@ pub struct Client {
     /// Which seed or sentinel is asked first: the one that answered last.
     first: usize,
     names: Names,
+    most_each: u64,
     given_up: Arc<AtomicBool>,
 }
 
@@ -201,7 +72,13 @@ impl fmt::Debug for Client {
 impl Client {
     /// No connection yet. Where `given_up` is set, what waits ends at once.
     pub fn new(url: Url, given_up: Arc<AtomicBool>) -> Self {
-        Self { url, link: None, owner: None, first: 0, names: Names::default(), given_up }
+        let names = Names::default();
+        Self { url, link: None, owner: None, first: 0, names, most_each: MOST_EACH, given_up }
+    }
+
+    /// The same, for answers that may be as large as a round trip's together.
+    pub fn of_large_answers(self) -> Self {
+        Self { most_each: MOST_BYTES, ..self }
     }
 
     pub fn url(&self) -> &Url {
@@ -219,32 +96,61 @@ impl Client {
     /// Asks all at once and waits for all answers. One round trip, where a connection stands and the server knows
     /// the scripts; connecting, a script that must be sent whole, and a move of the keys each cost more.
     pub fn ask(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Answer>, Error> {
+        let mut answers: Vec<Answer> = questions.iter().map(|_| Ok(Value::Nil)).collect();
+        let refused = self.ask_ahead(questions, ALL, until, |index, value| answers[index] = Ok(value))?;
+        for (index, refusal) in refused {
+            answers[index] = Err(refusal);
+        }
+        Ok(answers)
+    }
+
+    /// The same, a few questions ahead, and hands each answer on as it comes, with its question's index: it is worked on while
+    /// the server works on the next, and others' questions come between. Where a connection dies meanwhile, answers come
+    /// again, and those that came last count. What was refused in the end is the result.
+    pub fn ask_each(
+        &mut self,
+        questions: &[Ask<'_>],
+        until: Instant,
+        take: impl FnMut(usize, Value),
+    ) -> Result<Refused, Error> {
+        self.ask_ahead(questions, A_FEW, until, take)
+    }
+
+    fn ask_ahead(
+        &mut self,
+        questions: &[Ask<'_>],
+        ahead: usize,
+        until: Instant,
+        mut take: impl FnMut(usize, Value),
+    ) -> Result<Refused, Error> {
         let patience = Patience::new(until, &self.given_up);
         let all: Vec<usize> = (0..questions.len()).collect();
-        let mut answers = self.ask_some(questions, &all, Sent::Known, &patience)?;
+        let mut refused = self.ask_some(questions, &all, (Sent::Known, ahead), &patience, &mut take)?;
         for _ in 0..MOST_HOPS {
-            let Some((again, way)) = self.way_on(&answers) else { break };
+            let Some((is_one, way)) = self.way_on(&refused) else { break };
+            let (again, others): (Refused, Refused) =
+                refused.into_iter().partition(|(_, refusal)| is_one(refusal));
+            let again: Vec<_> = again.into_iter().map(|(index, _)| index).collect();
             let anew = match way {
-                Way::Whole => self.ask_some(questions, &again, Sent::New, &patience)?,
-                Way::Aside(target) => self.ask_aside(&target, questions, &again, &patience)?,
+                Way::Whole => self.ask_some(questions, &again, (Sent::New, ahead), &patience, &mut take)?,
+                Way::Aside(target) => self.ask_aside(&target, questions, &again, &patience, &mut take)?,
                 Way::Elsewhere(owner) => {
                     self.owner = owner;
                     self.link = None;
-                    self.ask_some(questions, &again, Sent::Known, &patience)?
+                    self.ask_some(questions, &again, (Sent::Known, ahead), &patience, &mut take)?
                 }
             };
-            for (index, answer) in again.into_iter().zip(anew) {
-                answers[index] = answer;
-            }
+            refused = others;
+            refused.extend(anew);
         }
         // What must be connected to anew to become better is.
-        if answers.iter().any(|answer| answer.as_ref().is_err_and(Refusal::is_stale)) {
+        if refused.iter().any(|(_, refusal)| refusal.is_stale()) {
             self.link = None;
         }
         if let Some(link) = &mut self.link {
             link.used = true;
         }
-        Ok(answers)
+        Ok(refused)
     }
 
     /// A connection of its own on which everything arrives that is published on channels of these patterns.
@@ -263,34 +169,24 @@ impl Client {
         Ok(ear)
     }
 
-    /// Which questions to ask once more, and how. All keys move together, so the first of them tells where to.
-    fn way_on(&self, answers: &[Answer]) -> Option<(Vec<usize>, Way)> {
-        let refused = |wanted: &dyn Fn(&Refusal) -> bool| -> Vec<usize> {
-            let is = |index: &usize| answers[*index].as_ref().is_err_and(wanted);
-            (0..answers.len()).filter(is).collect()
-        };
-        let target = |again: &[usize]| {
-            let here = self.link.as_ref().and_then(|link| link.host.as_ref());
-            answers[*again.first()?].as_ref().err()?.target(here)
-        };
-        let unknown = refused(&|refusal| refusal.kind == Some(ServerErrorKind::NoScript));
-        if !unknown.is_empty() {
-            return Some((unknown, Way::Whole));
+    /// Which of the refused to ask once more, and how. All keys move together, so the first of them tells where to.
+    fn way_on(&self, refused: &[(usize, Refusal)]) -> Option<(Kind, Way)> {
+        let first = |wanted: Kind| refused.iter().map(|(_, refusal)| refusal).find(|refusal| wanted(refusal));
+        let here = self.link.as_ref().and_then(|link| link.host.as_ref());
+        if first(Refusal::is_of_no_script).is_some() {
+            return Some((Refusal::is_of_no_script, Way::Whole));
         }
         if let Servers::Cluster(_) = self.url.servers {
-            let moved = refused(&|refusal| refusal.kind == Some(ServerErrorKind::Moved));
-            if !moved.is_empty() {
-                let owner = target(&moved);
-                return Some((moved, Way::Elsewhere(owner)));
+            if let Some(moved) = first(Refusal::is_moved) {
+                return Some((Refusal::is_moved, Way::Elsewhere(moved.target(here))));
             }
-            let asked = refused(&|refusal| refusal.kind == Some(ServerErrorKind::Ask));
-            if let Some(target) = target(&asked) {
-                return Some((asked, Way::Aside(target)));
+            if let Some(target) = first(Refusal::is_asked_aside).and_then(|asked| asked.target(here)) {
+                return Some((Refusal::is_asked_aside, Way::Aside(target)));
             }
         }
-        let stale = refused(&Refusal::is_stale);
         let was_idle = self.link.as_ref().is_some_and(|link| link.used);
-        (was_idle && !stale.is_empty()).then_some((stale, Way::Elsewhere(None)))
+        first(Refusal::is_stale).filter(|_| was_idle)?;
+        Some((Refusal::is_stale, Way::Elsewhere(None)))
     }
 
     /// Asks the node to which a slot is just being moved, over a connection for this once.
@@ -300,14 +196,22 @@ impl Client {
         questions: &[Ask<'_>],
         which: &[usize],
         patience: &Patience,
-    ) -> Result<Vec<Answer>, Error> {
+        take: &mut impl FnMut(usize, Value),
+    ) -> Result<Refused, Error> {
         let tls = self.tls()?;
         let mut link = self.open(target, tls.as_ref(), patience)?;
-        let asked = which.iter().map(|index| &questions[*index]);
-        let bytes = pack_all(asked, Sent::New, Some(&cmd("ASKING")));
-        let answers = link.exchange(&bytes, which.len() * 2, patience);
-        let answers = answers.map_err(|error| explain(target, &error))?;
-        Ok(answers.into_iter().skip(1).step_by(2).collect())
+        let asking = [Ask::Command(cmd("ASKING"))];
+        let asked = which.iter().flat_map(|index| [&asking[0], &questions[*index]]);
+        let packed = pack_all(asked, Sent::New);
+        let mut refused = Vec::new();
+        let answered = link.exchange(&packed, ALL, self.most_each, patience, |turn, answer| {
+            // Every other one is what was said to ASKING.
+            if turn % 2 == 1 {
+                sort_out(which[turn / 2], answer, take, &mut refused);
+            }
+        });
+        answered.map_err(|error| explain(target, &error))?;
+        Ok(refused)
     }
 
     /// Over the connection that stands, and where that turns out to be dead, once more over a new one.
@@ -315,18 +219,23 @@ impl Client {
         &mut self,
         questions: &[Ask<'_>],
         which: &[usize],
-        sent: Sent,
+        (sent, ahead): (Sent, usize),
         patience: &Patience,
-    ) -> Result<Vec<Answer>, Error> {
-        let bytes = pack_all(which.iter().map(|index| &questions[*index]), sent, None);
+        take: &mut impl FnMut(usize, Value),
+    ) -> Result<Refused, Error> {
+        let packed = pack_all(which.iter().map(|index| &questions[*index]), sent);
         loop {
             let link = match self.link.take() {
                 Some(link) => link,
                 None => self.connect(patience)?,
             };
             let link = self.link.insert(link);
-            match link.exchange(&bytes, which.len(), patience) {
-                Ok(answers) => return Ok(answers),
+            let mut refused = Vec::new();
+            let answered = link.exchange(&packed, ahead, self.most_each, patience, |turn, answer| {
+                sort_out(which[turn], answer, take, &mut refused);
+            });
+            match answered {
+                Ok(()) => return Ok(refused),
                 Err(error) => {
                     let was_idle = link.used && lost(&error);
                     let place = self.place();
@@ -459,20 +368,14 @@ pub struct Ear {
 
 impl Ear {
     pub fn say(&mut self, command: &Cmd, until: Instant) -> Result<(), Error> {
-        self.link.stream.set_patience(Patience::new(until, &self.given_up));
-        let stream = &mut self.link.stream;
-        let said = stream.write_all(&command.get_packed_command()).and_then(|()| stream.flush());
+        let said = self.link.say(&command.get_packed_command(), &Patience::new(until, &self.given_up));
         said.map_err(|error| explain(&self.place, &error))
     }
 
     /// What arrives next; `None` where nothing has until then.
     pub fn next(&mut self, until: Instant) -> Result<Option<Value>, Error> {
-        match self.link.read(1, &Patience::new(until, &self.given_up)) {
-            Ok(mut read) => match read.pop() {
-                Some(Err(refusal)) => Err(refusal.at(&self.place)),
-                Some(Ok(value)) => Ok(Some(value)),
-                None => Ok(None),
-            },
+        match self.link.listen(&Patience::new(until, &self.given_up)) {
+            Ok(answer) => answer.map(Some).map_err(|refusal| refusal.at(&self.place)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(None),
             Err(error) => Err(explain(&self.place, &error)),
         }
@@ -484,135 +387,11 @@ fn address(parts: &[Value]) -> Option<Host> {
     Some(Host { name: text(name)?.to_owned(), port: text(port)?.parse().ok()? })
 }
 
-/// A string in an answer.
-pub fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        Value::Okay => Some("OK"),
-        _ => None,
-    }
-}
-
 /// Never the server's own words: of a command that it does not know it tells the arguments, and there the password is.
 fn login_error(place: &str, refusal: &Refusal) -> Error {
     let code = Printable(&refusal.code);
     let text = format!("{place}: the user or password is refused ({code})");
     Error::new(ErrorKind::Denied, text).with_code(&refusal.code)
-}
-
-fn lost(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
-}
-
-fn explain(place: impl fmt::Display, error: &io::Error) -> Error {
-    match error.kind() {
-        _ if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Garbage>) => {
-            Error::new(ErrorKind::Garbled, format!("{place}: {error}"))
-        }
-        _ => Error::io(place, error),
-    }
-}
-
-/// Marks what is no proper answer.
-#[derive(Debug)]
-struct Garbage(&'static str);
-
-impl fmt::Display for Garbage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Garbage {}
-
-fn garbage(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, Garbage(what))
-}
-
-impl Link {
-    fn new(stream: Stream, host: Option<Host>) -> Self {
-        Self { stream, parser: Parser::new(), host, used: false }
-    }
-
-    /// Writes, and reads that many answers.
-    fn exchange(&mut self, bytes: &[u8], answers: usize, patience: &Patience) -> io::Result<Vec<Answer>> {
-        self.stream.set_patience(patience.clone());
-        self.stream.write_all(bytes)?;
-        self.stream.flush()?;
-        self.read(answers, patience)
-    }
-
-    /// Reads that many answers.
-    fn read(&mut self, answers: usize, patience: &Patience) -> io::Result<Vec<Answer>> {
-        self.stream.set_patience(patience.clone());
-        let mut reader = Bounded { stream: &mut self.stream, left: MOST_BYTES, failure: None };
-        let mut read = Vec::with_capacity(answers);
-        for _ in 0..answers {
-            match self.parser.parse_value(&mut reader) {
-                Ok(Value::ServerError(error)) => read.push(Err(Refusal {
-                    code: error.code().to_owned(),
-                    details: error.details().unwrap_or_default().to_owned(),
-                    kind: error.kind(),
-                })),
-                Ok(value) => read.push(Ok(value)),
-                Err(_) => {
-                    return Err(reader.failure.take().unwrap_or_else(|| garbage("no answer of a Redis")));
-                }
-            }
-        }
-        Ok(read)
-    }
-
-    fn one(&mut self, command: &Cmd, patience: &Patience) -> Result<Answer, Error> {
-        let answers = self.exchange(&command.get_packed_command(), 1, patience);
-        let answer = answers
-            .and_then(|answers| answers.into_iter().next().ok_or_else(|| garbage("no answer of a Redis")));
-        answer.map_err(|error| match &self.host {
-            Some(host) => explain(host, &error),
-            None => explain("the Redis socket", &error),
-        })
-    }
-
-    fn log_in(&mut self, login: &Login, patience: &Patience) -> Result<Answer, Error> {
-        let mut auth = cmd("AUTH");
-        if let Some(user) = &login.user {
-            auth.arg(user);
-        }
-        auth.arg(&login.password);
-        self.one(&auth, patience)
-    }
-}
-
-/// Reads no more than it may, and remembers why it stopped.
-struct Bounded<'a> {
-    stream: &'a mut Stream,
-    left: u64,
-    failure: Option<io::Error>,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = match self.stream.read(buffer) {
-            Ok(0) if !buffer.is_empty() => {
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed"))
-            }
-            Ok(read) => match self.left.checked_sub(read as u64) {
-                Some(left) => {
-                    self.left = left;
-                    Ok(read)
-                }
-                None => Err(garbage("an answer that is too large")),
-            },
-            Err(error) => Err(error),
-        };
-        read.map_err(|error| {
-            let kind = error.kind();
-            self.failure = Some(error);
-            kind.into()
-        })
-    }
 }
 
 #[cfg(test)]

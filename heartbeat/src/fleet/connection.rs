@@ -11,7 +11,8 @@ use std::time::Instant;
 
 use redis::{Cmd, Value, cmd};
 
-use super::client::{Ask, Client, text};
+use super::ask::{Ask, text};
+use super::client::Client;
 use super::error::{Error, ErrorKind};
 use super::url::Url;
 
@@ -30,7 +31,7 @@ impl fmt::Debug for Connection {
 impl Connection {
     /// Nothing is connected yet.
     pub fn new(url: Url) -> Self {
-        Self { client: Client::new(url, Arc::new(AtomicBool::new(false))) }
+        Self { client: Client::new(url, Arc::new(AtomicBool::new(false))).of_large_answers() }
     }
 
     /// Asks all at once and waits for all answers, in their order; each may be the server's refusal. All of them together

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::LazyLock;
 
-use super::client::Script;
+use super::ask::Script;
 
 /// How long a worker that went silent can still be named, and an abandoned cluster stays, in milliseconds: 1 h.
 pub const FORGET_MS: u64 = 3_600_000;

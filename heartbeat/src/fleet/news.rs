@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use redis::Value;
 
-use super::client::{Answer, Ask, Client, Script};
+use super::ask::{Answer, Ask, Script};
+use super::client::Client;
 use super::error::Error;
 use super::garbled;
 use super::keys::{self, Keys};

@@ -1,5 +1,6 @@
 //! Who may do what: the least rights of a publisher and of a checker, and what is told where they do not suffice.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use heartbeat::fleet::{Cursor, ErrorKind, Fleet};
@@ -34,7 +35,13 @@ fn a_publisher_and_a_checker_do_with_the_least_rights() {
     assert_eq!(checker.named(&["w"], soon()).unwrap().len(), 1);
     assert!(checker.lost(10, soon()).unwrap().lost.is_empty());
     let record = worker.record();
-    assert_eq!(checker.members_on(&record.host, &Cursor::default(), 10, soon()).unwrap().members.len(), 1);
+    let mut here = 0;
+    let each = |_| {
+        here += 1;
+        ControlFlow::Continue(())
+    };
+    checker.each_member(Some(&record.host), soon(), each).unwrap();
+    assert_eq!(here, 1);
     assert_eq!(checker.take_from("mail", &[record.id], soon()).unwrap(), [true]);
     // What is too large for a record is read in part.
     redis.ask::<()>(&format!("SETRANGE heartbeat:{{c}}:stat:{} 9000000 x", record.id));

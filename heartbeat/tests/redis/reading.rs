@@ -1,6 +1,9 @@
 //! Reading a cluster back: counts, pages, names, the lost, and what somebody else may have written there.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use heartbeat::fleet::{Beat, Cursor, Fleet, Fleets, Member, News};
@@ -102,17 +105,25 @@ fn of_other_hosts_than_the_one_that_is_asked_for_no_record_is_read() {
     let evicted = workers[729].0.id;
     redis.ask::<()>(&format!("DEL heartbeat:{{c}}:stat:{evicted}"));
 
-    let (mut names, mut next) = (HashSet::new(), Some(Cursor::default()));
-    while let Some(cursor) = next {
-        let page = fleet.members_on("here", &cursor, 100, soon()).unwrap();
-        assert!(page.members.iter().all(|member| member.host == "here"));
-        assert!(page.members.iter().all(|member| member.record().is_some() != (member.id == evicted)));
-        names.extend(page.members.into_iter().map(|member| member.worker));
-        next = page.next;
-    }
+    let mut names = HashSet::new();
+    let all_on = |fleet: &mut Fleet, host, each: &mut dyn FnMut(Member)| {
+        let each = |member| ControlFlow::<()>::Continue(each(member));
+        fleet.each_member(Some(host), soon(), each).unwrap();
+    };
+    all_on(&mut fleet, "here", &mut |member| {
+        assert_eq!((member.host.as_str(), member.record().is_some()), ("here", member.id != evicted));
+        names.insert(member.worker);
+    });
     assert_eq!(names, (700..730).map(|n| format!("w{n}")).collect());
     assert!(redis.calls("mget") <= 30, "one for each of them at the most");
-    assert!(fleet.members_on("nowhere", &Cursor::default(), 1_000, soon()).unwrap().members.is_empty());
+    all_on(&mut fleet, "nowhere", &mut |member| panic!("{member:?}"));
+    let mut asked_for = 3;
+    let each = |_| {
+        asked_for -= 1;
+        if asked_for == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    fleet.each_member(None, soon(), each).unwrap();
+    assert_eq!(asked_for, 0, "it ends where it is told to");
 
     // Whoever has no record is still in the index of its queue.
     let stranger = Id(9_999);
@@ -138,10 +149,11 @@ fn the_lost_are_named_until_they_return_or_are_forgotten() {
     let losses = fleet.lost(10, soon()).unwrap();
     assert!(!losses.more);
     let [lost] = &losses.lost[..] else { panic!("{losses:?}") };
-    assert_eq!((lost.worker.as_str(), lost.host.as_str(), lost.promise_ms), ("orders@web-3", "h", 120));
+    assert_eq!((lost.worker.as_str(), lost.host.as_str(), lost.promise_ms), ("orders@web-3", "h", Some(120)));
     let elapsed = u64::try_from(begun.elapsed().as_millis()).unwrap();
     assert!((120..=elapsed + 100).contains(&lost.silent_ms), "{lost:?}");
-    let named = fleet.named(&["orders@web-3", "orders@web-4"], soon()).unwrap();
+    let mut named = fleet.named(&["orders@web-3", "orders@web-4"], soon()).unwrap();
+    named.sort_by(|one, other| one.worker.cmp(&other.worker));
     let verdicts: Vec<_> = named.iter().map(|member| member.judge(None).verdict).collect();
     assert_eq!(verdicts, [Verdict::Silent, Verdict::Alive]);
     assert!(named[0].judge(None).to_string().starts_with("no beat for "));
@@ -176,7 +188,7 @@ fn one_that_is_seen_to_be_gone_is_lost_at_once_with_its_true_silence_and_back_wi
     let silence = |fleet: &mut Fleet| {
         let losses = fleet.lost(10, soon()).unwrap().lost;
         let [lost] = &losses[..] else { panic!("{losses:?}") };
-        assert_eq!((lost.worker.as_str(), lost.promise_ms), ("gone", 30_000));
+        assert_eq!((lost.worker.as_str(), lost.promise_ms), ("gone", Some(30_000)));
         let most = 1_200 + u64::try_from(begun.elapsed().as_millis()).unwrap() + 1;
         assert!((1_200..=most).contains(&lost.silent_ms), "{lost:?}, {most}");
         lost.silent_ms
@@ -229,7 +241,7 @@ fn a_beat_that_is_told_late_is_lost_no_later_and_its_silence_is_true() {
     until("a loss", SOON, || (fleet.count(&[], soon()).unwrap().lost == 1).then_some(()));
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let lost = fleet.lost(1, soon()).unwrap().lost.remove(0);
-    assert!((3_000..6_000).contains(&lost.silent_ms) && lost.promise_ms == 3_000, "{lost:?}");
+    assert!((3_000..6_000).contains(&lost.silent_ms) && lost.promise_ms == Some(3_000), "{lost:?}");
 }
 
 #[test]
@@ -318,6 +330,81 @@ fn what_others_have_written_there_is_corrupt_or_passed_over_and_the_rest_is_read
         assert_eq!(failure.unwrap().kind(), heartbeat::fleet::ErrorKind::Server);
     }
     assert!(fleet.publish(&[], soon()).unwrap().is_empty());
+}
+
+#[test]
+fn whose_name_was_evicted_is_a_member_all_the_same() {
+    let redis = Server::start(&[]);
+    let mut fleet = fleet(&redis);
+    let workers: Vec<_> = (0..4).map(|n| record(n, &format!("w{n}"), 60_000)).collect();
+    publish(&mut fleet, &workers);
+    publish(&mut fleet, &[record(4, "w4", 50)]);
+    until("one lost", SOON, || (fleet.count(&[], soon()).unwrap().lost == 1).then_some(()));
+    redis.ask::<()>("DEL heartbeat:{c}:names");
+    // That of the lost one may have a millisecond left.
+    for evicted in [1, 4] {
+        redis.ask::<()>(&format!("DEL heartbeat:{{c}}:stat:{evicted:032x}"));
+    }
+    redis.ask::<()>(&format!("SET heartbeat:{{c}}:stat:{:032x} garbage", 2));
+
+    let found = all(&mut fleet, 100);
+    let name = |n: u128| format!("{n:032x}");
+    let verdict = |name: &str| found[name].judge(None).verdict;
+    assert_eq!(found.len(), 5);
+    // Its record tells its name.
+    assert_eq!((verdict("w0"), found["w0"].host.as_str()), (Verdict::Alive, "h"));
+    assert_eq!(verdict("w3"), Verdict::Alive);
+    assert_eq!((verdict(&name(1)), verdict(&name(2))), (Verdict::Unknown, Verdict::Corrupt));
+    let bare = &found[&name(1)];
+    assert_eq!((bare.host.as_str(), bare.age_ms, bare.promise_ms, bare.takes_work), ("", None, None, true));
+    let lost = &found[&name(4)];
+    assert_eq!((verdict(&name(4)), lost.promise_ms, lost.is_fresh()), (Verdict::Silent, None, false));
+    assert!(lost.age_ms.is_some_and(|age_ms| age_ms < 60_000), "{lost:?}");
+    let counts = fleet.count(&[], soon()).unwrap();
+    assert_eq!((counts.fresh, counts.lost), (4, 1), "as many as are members");
+    let losses = fleet.lost(10, soon()).unwrap().lost;
+    assert_eq!((losses.len(), &losses[0].worker, losses[0].promise_ms), (1, &name(4), None));
+    let mut here = HashSet::new();
+    let each = |member: Member| {
+        here.insert(member.worker);
+        ControlFlow::Continue(())
+    };
+    fleet.each_member(Some("h"), soon(), each).unwrap();
+    assert_eq!(here, HashSet::from(["w0".to_owned(), "w3".to_owned()]), "of the others nobody knows");
+
+    publish(&mut fleet, &workers);
+    let names: HashSet<_> = all(&mut fleet, 100).into_keys().collect();
+    let expected = (0..4).map(|n| format!("w{n}")).chain([name(4)]);
+    assert_eq!(names, expected.collect(), "the next beats bring back all but who is lost");
+}
+
+#[test]
+fn who_stops_while_the_members_are_read_is_never_a_member_that_nobody_knows() {
+    let redis = Server::start(&[]);
+    let (end, url) = (AtomicBool::new(false), redis.url());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut fleet = Fleet::new(url.parse().unwrap(), "c");
+            // Nobody starts twice as the same incarnation.
+            for start in (0..).step_by(20).take_while(|_| !end.load(Ordering::Relaxed)) {
+                let workers: Vec<_> = (start..start + 20).map(|n| record(n, "w", 60_000)).collect();
+                publish(&mut fleet, &workers);
+                let records: Vec<_> = workers.iter().map(|(record, _)| record).collect();
+                fleet.withdraw(&records, soon()).unwrap().into_iter().for_each(Result::unwrap);
+            }
+        });
+        let mut fleet = fleet(&redis);
+        let mut seen = 0;
+        let unknown = until("a thousand members", SOON, || {
+            let page = fleet.members(&Cursor::default(), 100, soon()).unwrap();
+            seen += page.members.len();
+            let unknown =
+                page.members.into_iter().find(|member| member.judge(None).verdict != Verdict::Alive);
+            (unknown.is_some() || seen > 1_000).then_some(unknown)
+        });
+        end.store(true, Ordering::Relaxed);
+        assert!(unknown.is_none(), "{unknown:?}");
+    });
 }
 
 #[test]

@@ -60,7 +60,8 @@ pub struct Server {
     /// Where to listen: an address with a port, or a Unix socket's path, as in `unix:/run/checker/http.sock`. A change takes
     /// effect at the next start.
     pub listen: Listen,
-    /// HTTPS in place of HTTP. That there is HTTPS, and not which certificate, takes effect at the next start only.
+    /// HTTPS in place of HTTP: `{ cert = "…", key = "…" }`, the certificate chain and its private key (PEM), which may be
+    /// renewed at any time. Whether there is HTTPS, and from which files, takes effect at the next start.
     pub tls: Option<Https>,
     /// How many connections may be open at once. Beyond that, the one that has been idle for longest is closed for each new
     /// one. A change takes effect at the next start.
@@ -79,6 +80,9 @@ pub struct Server {
     pub detail: Detail,
     /// Whether to tell how long each check took.
     pub durations: bool,
+    /// Whether there is a page for people at `/`. It names every check and subset. Without it, there is one where `detail` is not
+    /// `none`.
+    pub page: Option<bool>,
     /// Whether there is `/version`.
     pub expose_version: bool,
     /// Whether `/version` also tells commit, branch, build time and slot.
@@ -101,6 +105,7 @@ impl Default for Server {
             cache: Span(Duration::from_secs(1)),
             detail: Detail::None,
             durations: false,
+            page: None,
             expose_version: true,
             expose_build_info: false,
             warnings_fail: true,
@@ -120,6 +125,11 @@ pub struct Https {
 }
 
 impl Server {
+    /// Whether there is a page for people.
+    pub fn has_page(&self) -> bool {
+        self.page.unwrap_or(self.detail != Detail::None)
+    }
+
     /// What of it a schema cannot say, each with its key.
     pub(super) fn mistakes(&self) -> Vec<(String, &'static str)> {
         let access = self.access.mistakes().into_iter();

@@ -15,5 +15,6 @@ mod trouble;
 pub use self::connection::{Connection, Row};
 pub use self::kept::{Database, Question};
 pub use self::place::{Access, Engine, Place};
+#[cfg(feature = "django-q")]
 pub(crate) use self::trouble::contained;
 pub use self::trouble::{Trouble, What};

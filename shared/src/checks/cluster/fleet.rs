@@ -3,10 +3,11 @@
 //! What a worker's record means is decided in `heartbeat`. Only counts are read where counts are enough: one round trip.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use heartbeat::duration::Human;
-use heartbeat::fleet::{Cursor, Error, Fleet, MAX_PAGE, Member, Url};
+use heartbeat::fleet::{Error, Fleet, MAX_PAGE, Member, Url};
 use heartbeat::record::Id;
 
 use super::{Answer, Facts, Listed, MOST_LISTED, Missing, Question, Roll, Silent};
@@ -14,6 +15,10 @@ use crate::checks::worker::Want;
 
 /// How many of the lost are named where nobody asked how many there may be.
 const NAMED_IN_PASSING: usize = 100;
+
+/// How much the names and queues of all workers of a list may take, in bytes: of 100,000 workers as they are, a
+/// third of it.
+const MOST_TEXT: usize = 64 << 20;
 
 /// What is asked, and of which Redis.
 #[derive(Clone, Debug)]
@@ -44,7 +49,9 @@ impl Settings {
                 self.question.cannot_tell(error.kind().to_string(), Some(error.to_string()))
             }
             Err(Untold::TooMany) => {
-                let reason = format!("there are more than {MOST_LISTED} workers to be counted one by one");
+                let reason = format!(
+                    "there are more than {MOST_LISTED} workers to be counted one by one, or their names are too long"
+                );
                 self.question.cannot_tell(reason, None)
             }
         }
@@ -77,10 +84,17 @@ impl Settings {
 
     fn roll(&self, fleet: &mut Fleet, until: Instant) -> Result<Roll, Error> {
         let host = self.question.host.as_deref();
-        let keep = |member: &Member| Some((member.id, member.record().is_some(), Listed::of(member)));
-        let (mut found, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
-        self.place_evicted(fleet, &mut found, until)?;
-        let mut workers: Vec<_> = found.into_iter().map(|(_, _, listed)| listed).collect();
+        // Who takes work and has no record, by its place in the list.
+        let (mut evicted, mut place) = (Vec::new(), 0);
+        let keep = |member: Member| {
+            if member.takes_work && member.record().is_none() {
+                evicted.push((place, member.id));
+            }
+            place += 1;
+            Listed::of(member)
+        };
+        let (mut workers, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
+        self.place_evicted(fleet, &evicted, &mut workers, until)?;
         drop_succeeded(&mut workers, |listed| {
             (&listed.worker, listed.fresh, listed.age_ms.unwrap_or_default())
         });
@@ -91,17 +105,16 @@ impl Settings {
     fn place_evicted(
         &self,
         fleet: &mut Fleet,
-        found: &mut [(Id, bool, Listed)],
+        evicted: &[(usize, Id)],
+        workers: &mut [Listed],
         until: Instant,
     ) -> Result<(), Error> {
-        let evicted = |(_, has_record, listed): &&mut (Id, bool, Listed)| !*has_record && listed.takes_work;
-        let mut evicted: Vec<_> = found.iter_mut().filter(evicted).collect();
-        for evicted in evicted.chunks_mut(MAX_PAGE) {
-            let ids: Vec<_> = evicted.iter().map(|(id, ..)| *id).collect();
+        for evicted in evicted.chunks(MAX_PAGE) {
+            let ids: Vec<_> = evicted.iter().map(|(_, id)| *id).collect();
             for queue in &self.question.policy.queues {
                 let take = fleet.take_from(&queue.name, &ids, until)?;
-                for ((_, _, listed), _) in evicted.iter_mut().zip(take).filter(|(_, takes)| *takes) {
-                    listed.queues.push(queue.name.clone());
+                for ((place, _), _) in evicted.iter().zip(take).filter(|(_, takes)| *takes) {
+                    workers[*place].queues.push(queue.name.clone());
                 }
             }
         }
@@ -148,7 +161,9 @@ impl Settings {
             Some(member) if !self.question.counts_here(&member.host) => {
                 Some(format!("is on host {}", member.host))
             }
-            Some(member) if !member.is_fresh() => Some(format!("silent for {}", Human(member.age_ms))),
+            Some(member) if !member.is_fresh() => {
+                Some(format!("silent for {}", Human(member.age_ms.unwrap_or_default())))
+            }
             Some(member) if self.question.policy.want == Want::Ready && !member.takes_work => {
                 let judgement = member.judge(None);
                 Some(format!("takes no work ({}: {judgement})", judgement.verdict))
@@ -171,70 +186,79 @@ impl From<Error> for Untold {
 }
 
 impl Listed {
-    fn of(member: &Member) -> Self {
+    fn of(member: Member) -> Self {
         Self {
             id: Some(member.id.to_string()),
-            worker: member.worker.clone(),
-            host: member.host.clone(),
             verdict: member.judge(None).verdict,
-            age_ms: Some(member.age_ms),
+            age_ms: member.age_ms,
             fresh: member.is_fresh(),
             takes_work: member.takes_work,
             queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
             tasks: None,
+            worker: member.worker,
+            host: member.host,
         }
     }
 }
 
-/// Reads all members, or those of one host, page by page, and keeps what `keep` makes of them, `most` at most; whether
-/// there are more.
+/// Reads all members, or those of one host, and keeps what `keep` makes of each; whether there are more than `most`, or
+/// than have room.
 pub fn read_all<T>(
     fleet: &mut Fleet,
     host: Option<&str>,
     most: usize,
     until: Instant,
-    mut keep: impl FnMut(&Member) -> Option<T>,
+    mut keep: impl FnMut(Member) -> T,
 ) -> Result<(Vec<T>, bool), Error> {
-    let mut kept = Vec::new();
-    let mut seen = HashSet::new();
-    let mut next = Some(Cursor::default());
-    while let Some(cursor) = next {
-        let page = match host {
-            Some(host) => fleet.members_on(host, &cursor, MAX_PAGE, until)?,
-            None => fleet.members(&cursor, MAX_PAGE, until)?,
-        };
-        next = page.next;
-        for member in page.members {
-            // One may come twice.
-            let Some(value) = keep(&member) else { continue };
-            if !seen.insert(member.id) {
-                continue;
-            }
-            if kept.len() == most {
-                return Ok((kept, true));
-            }
-            kept.push(value);
+    let (mut kept, mut seen, mut room, mut more) = (Vec::new(), HashSet::new(), MOST_TEXT, false);
+    fleet.each_member(host, until, |member| {
+        // One may come twice.
+        if !seen.insert(member.id) {
+            return ControlFlow::Continue(());
         }
-    }
-    Ok((kept, false))
+        match room.checked_sub(size_of_text(&member)) {
+            Some(left) if kept.len() < most => {
+                room = left;
+                kept.push(keep(member));
+                ControlFlow::Continue(())
+            }
+            _ => {
+                more = true;
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    Ok((kept, more))
+}
+
+/// What its names take of memory, about.
+fn size_of_text(member: &Member) -> usize {
+    /// What a text takes besides its characters: of a thousand short ones in one record that is most of it.
+    const EACH: usize = 48;
+    let queues = member.record().map(|record| record.queues.as_slice()).unwrap_or_default();
+    let queues: usize = queues.iter().map(|queue| EACH + queue.len()).sum();
+    member.worker.len() + member.host.len() + queues
 }
 
 /// Of a worker that went silent and has started anew since, or went silent more than once, only the latest stays.
 /// `of` gives a worker's name, whether it is fresh, and the age of its last beat.
 pub fn drop_succeeded<T>(workers: &mut Vec<T>, of: impl Fn(&T) -> (&str, bool, u64)) {
-    let mut latest: HashMap<String, u64> = HashMap::new();
+    // Of each name that one of the lost bears, the age of the one of them that stays: none where one is fresh.
+    let lost = |worker: &&T| !of(worker).1;
+    let mut stays: HashMap<String, Option<u64>> =
+        workers.iter().filter(lost).map(|worker| (of(worker).0.to_owned(), Some(u64::MAX))).collect();
+    if stays.is_empty() {
+        return;
+    }
     for worker in workers.iter() {
-        let (name, _, age_ms) = of(worker);
-        match latest.get_mut(name) {
-            Some(least) => *least = age_ms.min(*least),
-            None => {
-                latest.insert(name.to_owned(), age_ms);
-            }
+        let (name, fresh, age_ms) = of(worker);
+        if let Some(stays) = stays.get_mut(name) {
+            *stays = stays.map(|least| age_ms.min(least)).filter(|_| !fresh);
         }
     }
     workers.retain(|worker| {
         let (name, fresh, age_ms) = of(worker);
-        fresh || latest.get(name).is_none_or(|least| age_ms == *least)
+        fresh || stays.get_mut(name).is_some_and(|stays| stays.take_if(|least| *least == age_ms).is_some())
     });
 }
 
@@ -264,8 +288,10 @@ mod tests {
             ("a", true, 1),
             ("b", false, 7),
             ("b", false, 5),
+            ("b", false, 5),
             ("c", true, 1),
             ("c", true, 2),
+            ("c", false, 1),
         ];
         drop_succeeded(&mut workers, |worker| *worker);
         assert_eq!(workers, [("a", true, 1), ("b", false, 5), ("c", true, 1), ("c", true, 2)]);

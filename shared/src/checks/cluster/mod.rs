@@ -164,7 +164,7 @@ pub struct Listed {
     pub id: Option<String>,
     /// Its name.
     pub worker: String,
-    /// The host that it runs on.
+    /// The host that it runs on; empty where the source does not tell.
     pub host: String,
     /// What is concluded of it.
     pub verdict: Verdict,

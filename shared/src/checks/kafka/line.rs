@@ -112,3 +112,22 @@ fn unencrypted(error: io::Error) -> Failure {
     };
     Failure::failed(reason).because(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_no_longer_than_its_question_allows() {
+        let told = |length: u32| {
+            let mut head = [0; 8];
+            head[..4].copy_from_slice(&length.to_be_bytes());
+            super::length(head, 10).map_err(|failure| failure.reason().to_owned())
+        };
+        assert_eq!((told(4), told(14)), (Ok(0), Ok(10)));
+        for length in [0, 3, 15, 1 << 31, u32::MAX, u32::from_be_bytes(*b"HTTP")] {
+            assert_eq!(told(length), Err(NO_BROKER.to_owned()), "{length}");
+        }
+        assert_eq!(told(u32::from_be_bytes([21, 3, 3, 0])), Err("the broker wants TLS".to_owned()));
+    }
+}
