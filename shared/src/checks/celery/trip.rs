@@ -36,12 +36,11 @@ impl Trip {
         let now = Instant::now();
         // What is left after that is for a task to be taken back.
         let last_look = now + until.saturating_duration_since(now) * 9 / 10;
-        let end = match backend {
-            Backend::Reply => {
-                let sent = sent.clone();
-                self.ask(deadline, move |celery| celery.result(&sent, last_look)).await
-            }
-            kept => kept.end(&sent, last_look, deadline).await,
+        let end = if matches!(backend, Backend::Reply) {
+            let sent = sent.clone();
+            self.ask(deadline, move |celery| celery.result(&sent, last_look)).await
+        } else {
+            backend.end(&sent, last_look, deadline).await
         };
         match end {
             Ok(Some(end)) => self.judge(end),
