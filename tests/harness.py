@@ -186,12 +186,12 @@ def record(file):
 class Redis(Program):
     """A Redis server of the test's own on a free loopback port, with nothing kept on disk."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *more):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         super().__init__(
-            [REDIS_SERVER, "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
+            [REDIS_SERVER, "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no", *more]
         )
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
@@ -204,10 +204,10 @@ class Redis(Program):
         return False
 
 
-def start_redis(folder, attempts=3):
+def start_redis(folder, *more, attempts=3):
     """A server that answers. The free port may be taken by another process before Redis has it: then another one."""
     for attempt in range(attempts):
-        server = Redis(folder)
+        server = Redis(folder, *more)
         try:
             until(server.answers, what="redis-server answers")
             return server
@@ -215,6 +215,19 @@ def start_redis(folder, attempts=3):
             server.end()
             if attempt == attempts - 1:
                 raise
+
+
+class Sentinel(Program):
+    """A Sentinel that watches one Redis, which it calls `name`, and is alone of that opinion."""
+
+    def __init__(self, folder, watched, name):
+        self.port = free_port()
+        settings = Path(folder) / f"sentinel-{self.port}.conf"
+        # It writes to this file.
+        settings.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nsentinel monitor {name} 127.0.0.1 {watched.port} 1\n")
+        super().__init__([REDIS_SERVER, settings, "--sentinel"])
+
+    answers = Redis.answers
 
 
 def free_port():

@@ -27,3 +27,5 @@ mod worker;
 
 #[cfg(feature = "serve")]
 pub use serve::router;
+#[cfg(feature = "serve")]
+pub use shared::config::Configuration;

@@ -169,3 +169,209 @@ fn no_more_is_told_than_is_configured_and_what_happened_goes_to_the_log_alone() 
     let check = durations.get("/startupz").json()["checks"]["fails"].clone();
     assert!(check["reason"].is_null() && check["duration_ms"].is_number(), "{check}");
 }
+
+#[test]
+fn who_is_in_no_network_is_refused_whatever_it_asks_but_for_the_process_itself() {
+    let server = Server::start(&mixed("[server.access]\nnetworks = ['10.0.0.0/8', '::1']"));
+    for path in ["/readyz", "/version", "/nothing", "/healthcheck/all", "/openapi.json"] {
+        let told = server.get(path);
+        assert_eq!(
+            (told.status, told.json()),
+            (403, json!({"error": "this may not be asked from here"})),
+            "{path}"
+        );
+    }
+    assert_eq!(server.ask("POST", "/readyz", "").status, 403);
+    assert_eq!(server.get("/healthz").status, 200);
+    let own = Server::start(&mixed("[server.access]\nnetworks = ['127.0.0.0/8']"));
+    assert_eq!(own.get("/readyz").status, 200);
+    // Who asks directly is who it is, whatever it says.
+    assert_eq!(own.ask("GET", "/readyz", "X-Forwarded-For: 8.8.8.8\r\n").status, 200);
+    let all = Server::start(&mixed("[server.access]\nprotect_healthz = true\nnetworks = ['10.0.0.0/8']"));
+    assert_eq!(all.get("/healthz").status, 403);
+}
+
+#[test]
+fn behind_a_trusted_proxy_the_client_is_who_it_says_and_never_the_proxy_itself() {
+    let access =
+        "[server.access]\nnetworks = ['127.0.0.0/8', '192.0.2.0/24']\ntrusted_proxies = ['127.0.0.1']";
+    let server = Server::start(&mixed(access));
+    for (lines, status) in [
+        ("", 200),
+        ("X-Forwarded-For: 192.0.2.7\r\n", 200),
+        ("X-Forwarded-For: 8.8.8.8\r\n", 403),
+        ("X-Forwarded-For: 192.0.2.7, 8.8.8.8\r\n", 403),
+        ("X-Forwarded-For: 8.8.8.8, 192.0.2.7, 127.0.0.1\r\n", 200),
+        ("X-Forwarded-For: garbage, 8.8.8.8\r\n", 403),
+        ("X-Forwarded-For: 8.8.8.8, garbage\r\n", 403),
+        ("X-Forwarded-For: garbage\r\n", 403),
+        ("X-Forwarded-For: \r\n", 403),
+        ("X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 8.8.8.8\r\n", 403),
+        ("X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-For: [::ffff:192.0.2.7]:99\r\n", 200),
+        ("Forwarded: for=192.0.2.7\r\nX-Forwarded-For: 8.8.8.8\r\n", 403),
+    ] {
+        assert_eq!(server.ask("GET", "/readyz", lines).status, status, "{lines}");
+    }
+    let server = Server::start(&mixed(&format!("{access}\nclient_ip_header = 'Forwarded'")));
+    for (lines, status) in [
+        ("Forwarded: for=8.8.8.8, for=\"192.0.2.7:99\";proto=https\r\n", 200),
+        ("Forwarded: for=192.0.2.7, for=8.8.8.8\r\n", 403),
+        ("Forwarded: for=\"192.0.2.7, for=8.8.8.8\r\n", 403),
+        ("X-Forwarded-For: 8.8.8.8\r\n", 200),
+    ] {
+        assert_eq!(server.ask("GET", "/readyz", lines).status, status, "{lines}");
+    }
+}
+
+#[test]
+fn a_token_opens_and_any_other_bytes_are_no_error_of_the_server() {
+    let server = Server::start(&mixed("[server.access]\ntoken = 'Gehéim'"));
+    let with = |token: &[u8]| {
+        let mut bytes = b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\nX-Probe-Token: ".to_vec();
+        bytes.extend_from_slice(token);
+        bytes.extend_from_slice(b"\r\n\r\n");
+        server.send(&bytes).status
+    };
+    assert_eq!(with("Gehéim".as_bytes()), 200);
+    for token in [&b""[..], b"Geh", b"Geh\xe9im", b"\xff\xfe\x80", "Gehéim2".as_bytes()] {
+        assert_eq!(with(token), 403, "{token:?}");
+    }
+    assert_eq!((server.get("/readyz").status, server.get("/healthz").status), (403, 200));
+}
+
+#[test]
+fn behind_a_secret_path_there_is_nothing_to_see_without_it() {
+    let server = Server::start(&mixed("[server.access]\npath_secret = 's-3cret'"));
+    for (path, status) in [
+        ("/s-3cret/readyz", 200),
+        ("/s-3cret/readyz/", 200),
+        ("/s-3cret/healthcheck/all", 503),
+        ("/s-3cret/healthz", 200),
+        ("/healthz", 200),
+        ("/readyz", 404),
+        ("/s-3cre/readyz", 404),
+        ("/s-3cret", 404),
+    ] {
+        assert_eq!(server.get(path).status, status, "{path}");
+    }
+    let server = Server::start(&mixed("[server.access]\npath_secret = 's-3cret'\nprotect_healthz = true"));
+    assert_eq!((server.get("/healthz").status, server.get("/s-3cret/healthz").status), (404, 200));
+}
+
+#[test]
+fn the_description_tells_of_what_this_configuration_serves() {
+    let server = Server::start(&mixed(
+        "failure_status = 500\nexpose_version = false\n[server.access]\ntoken = 'S3cret'",
+    ));
+    let told = server.ask("GET", "/openapi.json", "X-Probe-Token: S3cret\r\n");
+    assert!(!told.body.contains("S3cret"));
+    let document = told.json();
+    assert_eq!((&document["openapi"], &document["security"]), (&json!("3.1.0"), &json!([{"token": []}])));
+    assert!(
+        document["paths"]["/version"].is_null()
+            && document["paths"]["/readyz"]["get"]["responses"]["500"].is_object()
+    );
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in
+            methods.as_object().unwrap().iter().filter(|(method, _)| *method != "parameters")
+        {
+            let path = path.replace("{subset}", "all");
+            let told = server.ask(&method.to_uppercase(), &path, "X-Probe-Token: S3cret\r\n");
+            let documented = &operation["responses"][told.status.to_string()];
+            assert!(documented.is_object(), "{method} {path}: {}", told.status);
+            let kind = told.header("content-type").unwrap().split(';').next().unwrap();
+            assert!(method == "head" || documented["content"][kind].is_object(), "{method} {path}: {kind}");
+        }
+    }
+}
+
+#[test]
+fn a_scrape_is_told_what_stands_and_asks_no_check() {
+    let server = Server::start(&mixed(""));
+    let scrape = || {
+        server.ask(
+            "GET",
+            "/metrics",
+            "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n",
+        )
+    };
+    let unasked = scrape();
+    assert_eq!(
+        unasked.header("content-type"),
+        Some("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    );
+    let has = |told: &serving::Told, line: &str| told.body.lines().any(|shown| shown == line);
+    assert!(has(&unasked, "checker_check_status{check=\"good\",status=\"unknown\"} 1"), "{}", unasked.body);
+    assert!(!unasked.body.contains("_age_seconds{"));
+    server.get("/healthcheck/all");
+    let asked = scrape();
+    for line in [
+        "checker_check_status{check=\"good\",status=\"ok\"} 1",
+        "checker_check_status{check=\"fails\",status=\"fail\"} 1",
+        "checker_check_status{check=\"fails\",status=\"ok\"} 0",
+        "checker_subset_up{subset=\"readiness\"} 1",
+        "checker_subset_up{subset=\"all\"} 0",
+        "# EOF",
+    ] {
+        assert!(has(&asked, line), "{line}\n{}", asked.body);
+    }
+    assert!(
+        asked.body.contains("checker_check_age_seconds{check=\"good\"} ") && !asked.body.contains("duration")
+    );
+    let timed = Server::start(&mixed("durations = true"));
+    let told = timed.get("/readyz?format=openmetrics");
+    assert!(
+        told.status == 200
+            && told.body.contains("checker_check_duration_seconds{subset=\"readiness\",check=\"good\"} ")
+    );
+    assert!(timed.get("/metrics").body.contains("checker_check_duration_seconds{check=\"good\"} "));
+    let plain = timed.ask("GET", "/metrics", "Accept: text/plain;version=0.0.4\r\n");
+    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+}
+
+#[test]
+fn the_router_is_mounted_in_an_application_of_ones_own() {
+    use std::io::{Read as _, Write as _};
+    use std::net::SocketAddr;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checker.toml");
+    std::fs::write(&path, mixed("[server.access]\nnetworks = ['127.0.0.1']")).unwrap();
+    let configuration = checker::Configuration::read(&path).configuration.unwrap();
+    let health = checker::router(configuration).unwrap();
+    let application = axum::Router::new().nest("/status", health).fallback(|| async { "own" });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let ask = move |path: &str| {
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        serving::parse(&answer, std::time::Duration::ZERO)
+    };
+    let (told, tell) = std::sync::mpsc::channel();
+    let asker = std::thread::spawn(move || {
+        let paths = ["/status/readyz", "/status/healthz/", "/status/nothing", "/elsewhere"];
+        for path in paths {
+            told.send((path, ask(path))).unwrap();
+        }
+    });
+    let served = axum::serve(listener, application.into_make_service_with_connect_info::<SocketAddr>());
+    runtime.block_on(async {
+        tokio::select! {
+            served = served.into_future() => panic!("{served:?}"),
+            ended = tokio::task::spawn_blocking(move || asker.join()) => ended.unwrap().unwrap(),
+        }
+    });
+    let answers: Vec<_> = tell.into_iter().map(|(path, told)| (path, told.status, told.body)).collect();
+    let statuses: Vec<_> = answers.iter().map(|(path, status, _)| (*path, *status)).collect();
+    assert_eq!(
+        statuses,
+        [("/status/readyz", 200), ("/status/healthz/", 200), ("/status/nothing", 404), ("/elsewhere", 200)]
+    );
+    assert_eq!(
+        (&*answers[0].2, &*answers[3].2),
+        ("{\"status\":\"ready\",\"checks\":{\"good\":\"ok\"}}\n", "own")
+    );
+}

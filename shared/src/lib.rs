@@ -20,6 +20,8 @@ pub mod database;
 pub mod django;
 #[cfg(feature = "django-q")]
 pub mod django_q;
+#[cfg(any(feature = "celery", feature = "django-q"))]
+mod glob;
 #[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]

@@ -8,11 +8,12 @@ import time
 from celery import Celery
 
 broker = os.environ["BROKER_URL"]
-# Over AMQP nobody asks for results here.
-app = Celery("orders", broker=broker, backend=broker if broker.startswith("redis") else None)
+# Over AMQP few ask for results here.
+app = Celery("orders", broker=broker, backend=os.environ.get("RESULT_BACKEND", broker if broker.startswith("redis") else None))
+options = {"global_keyprefix": os.environ.get("KEY_PREFIX"), "master_name": os.environ.get("MASTER_NAME")}
 app.conf.update(
     control_exchange=os.environ.get("CONTROL_EXCHANGE", "celery"),
-    broker_transport_options={"global_keyprefix": prefix} if (prefix := os.environ.get("KEY_PREFIX")) else {},
+    broker_transport_options={name: value for name, value in options.items() if value},
     task_default_queue=os.environ["QUEUE"],
     task_track_started=True,
     broker_connection_retry_on_startup=True,
@@ -36,3 +37,13 @@ def work(seconds, mark=None):
         pathlib.Path(mark).touch()
     time.sleep(seconds)
     return "done"
+
+
+@app.task(name="shop.ping")
+def ping():
+    return "pong"
+
+
+@app.task(name="shop.broken")
+def broken():
+    raise ValueError("S3cret")

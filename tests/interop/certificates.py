@@ -10,13 +10,15 @@ class Authority:
     def __init__(self, folder, name="authority"):
         self.folder, self.name = Path(folder), name
         self.path, self.key = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
-        self._openssl("req", "-x509", *NEW_KEY, "-keyout", self.key, "-out", self.path, "-subj", f"/CN={name}", "-days", 2)
+        # Newer Pythons insist on what an authority's certificate says of itself.
+        may_sign = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        self._openssl("req", "-x509", *NEW_KEY, "-keyout", self.key, "-out", self.path, "-subj", f"/CN={name}", "-days", 2, *may_sign)
 
     def sign(self, name, *names):
         """A certificate and its key for a peer of these names, such as `DNS:localhost` or `IP:127.0.0.1`."""
         certificate, key, extensions = (self.folder / f"{name}{end}" for end in (".pem", "-key.pem", ".ext"))
         words = [f"subjectAltName={','.join(names)}"] if names else []
-        extensions.write_text("\n".join(["basicConstraints=CA:FALSE", "extendedKeyUsage=serverAuth,clientAuth", *words]))
+        extensions.write_text("\n".join(["basicConstraints=CA:FALSE", "authorityKeyIdentifier=keyid", "extendedKeyUsage=serverAuth,clientAuth", *words]))
         request = self.folder / f"{name}.csr"
         self._openssl("req", "-new", *NEW_KEY, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
         signing = ["-CA", self.path, "-CAkey", self.key, "-CAcreateserial", "-extfile", extensions, "-days", 1]

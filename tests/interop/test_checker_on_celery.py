@@ -200,6 +200,78 @@ def test_a_key_prefix_and_a_database_are_part_of_the_names(own_broker, start):
     assert "nobody listens" in ask(own_broker.url.removesuffix("3") + "0", "--key-prefix", "shop:").reason
 
 
+def test_a_key_prefix_is_taken_as_it_stands_and_not_for_a_pattern(own_broker, start):
+    """Events are listened to by a pattern, and in it the prefix of this worker would match that of another."""
+    worker = start(CeleryWorker, own_broker, KEY_PREFIX="shop:").ready()
+    starred = start(CeleryWorker, own_broker, KEY_PREFIX="s*[o]?\\:").ready()
+
+    def heard(prefix):
+        told = ask(own_broker.url, "--key-prefix", prefix, "--events", "--list")
+        return [listed["worker"] for listed in told.answer.get("workers", [])]
+
+    until(lambda: heard("shop:") == [worker.name], timeout=30)
+    until(lambda: heard("s*[o]?\\:") == [starred.name], timeout=30)
+    assert heard("s*:") == heard("sh[o]p:") == heard("sho?:") == []
+
+
+# --- Redis over TLS, and behind Sentinel ---------------------------------------------------------------------------
+
+
+def test_a_redis_over_tls_with_a_private_authority_and_a_client_certificate(start, tmp_path):
+    authority = Authority(tmp_path)
+    certificate, key = authority.sign("server", "DNS:localhost")
+    client = authority.sign("client")
+    port = harness.free_port()
+    tls = ["--tls-port", port, "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", authority.path]
+    server = harness.start_redis(tmp_path, *tls)
+    try:
+        files = f"ssl_ca_certs={authority.path}&ssl_certfile={client[0]}&ssl_keyfile={client[1]}"
+        # As Celery takes it, and so do we.
+        server.url = f"rediss://localhost:{port}/0?ssl_cert_reqs=required&{files}"
+        worker = start(CeleryWorker, server).ready()
+        for url in (server.url, f"rediss://localhost:{port}/0?ca={authority.path}&cert={client[0]}&key={client[1]}"):
+            until(lambda url=url: ask(url, "--expect", worker.name, "--queue", worker.queue).code == 0, timeout=30)
+            assert ask(url, "--expect", worker.name, "--events").code == 0
+        stranger = Authority(tmp_path, "stranger")
+        is_unknown(server.url.replace(str(authority.path), str(stranger.path)))
+        is_unknown(f"rediss://:S3cret@localhost:{port}/0?ca={authority.path}")
+        worker.end()
+        told = ask(server.url, "--expect", worker.name, "--timeout", "2s")
+        assert (told.code, told.status, told.answer["missing"]) == (1, "fail", [worker.name]), told
+    finally:
+        server.end()
+
+
+def test_a_redis_behind_sentinel_is_found_by_celerys_own_url(own_broker, start, tmp_path):
+    sentinels = [start(harness.Sentinel, tmp_path, own_broker, "orders") for _ in range(2)]
+    for sentinel in sentinels:
+        until(sentinel.answers, what=f"{sentinel.command} answers")
+    port = own_broker.port
+    own_broker.url = ";".join(f"sentinel://127.0.0.1:{sentinel.port}/2" for sentinel in sentinels)
+    master = ("--master-name", "orders")
+    worker = start(CeleryWorker, own_broker, MASTER_NAME="orders").ready()
+    until(lambda: ask(own_broker.url, *master, "--expect", worker.name, "--queue", worker.queue).code == 0, timeout=30)
+    assert ask(own_broker.url, *master, "--expect", worker.name, "--events").code == 0
+    ours = f"redis+sentinel://127.0.0.1:{sentinels[0].port}/orders/2"
+    assert ask(ours, "--expect", worker.name).code == 0
+    assert ask(f"redis://127.0.0.1:{port}/2", "--expect", worker.name).code == 0, "there the worker is"
+    one_gone = f"sentinel://127.0.0.1:{harness.free_port()}/2;{own_broker.url}"
+    assert ask(one_gone, *master, "--expect", worker.name).code == 0
+
+    assert ask(own_broker.url, "--master-name", "nobody", "--timeout", "2s").status == "unknown"
+    command = [CHECKER, "cluster", "orders", "--source", "celery"]
+    done = subprocess.run(command, env=harness.environment(CELERY_BROKER_URL=own_broker.url), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "give its master_name" in done.stderr, done
+    own_broker.signal(signal.SIGSTOP)
+    for words in (master, (*master, "--events")):
+        told = ask(own_broker.url, *words, "--timeout", "1500ms")
+        assert (told.status, told.seconds < 2) == ("unknown", True), told
+    own_broker.signal(signal.SIGCONT)
+    worker.end()
+    told = until(lambda: (told := ask(own_broker.url, *master, "--expect", worker.name, "--timeout", "2s")).status == "fail" and told, timeout=30)
+    assert told.answer["missing"] == [worker.name], told
+
+
 # --- brokers that do not answer -----------------------------------------------------------------------------------
 
 FORMS = ["redis://:S3cret@{}/0", "amqp://me:S3cret@{}//", "rediss://:S3cret@{}/0", "amqps://me:S3cret@{}//"]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sqlite3
+import time
 
 import pytest
 
@@ -187,16 +189,31 @@ def test_with_another_broker_and_djangos_default_cache_nobody_can_tell_of_a_runn
     assert shop.ask().status == "fail"
 
 
-@pytest.mark.parametrize("place", [REDIS_BROKER, POSTGRES_CACHE, MARIADB_CACHE])
+@pytest.mark.parametrize("place", [REDIS_BROKER, REDIS_CACHE, POSTGRES_CACHE, MARIADB_CACHE])
 def test_a_frozen_server_is_unknown_within_the_timeout(site, place, own_broker):
-    import time
-
     shop = site(place)
     shop.cluster()
     shop.until_passes()
-    server = own_broker if place == REDIS_BROKER else shop.server
+    server = own_broker if place in (REDIS_BROKER, REDIS_CACHE) else shop.server
     for pid in harness.session_members(server.pid):
         os.kill(pid, signal.SIGSTOP)
+    is_unknown_in_time(shop)
+
+
+def test_a_cache_in_a_sqlite_file_that_somebody_has_locked_is_unknown_within_the_timeout(site, tmp_path):
+    shop = site(SQLITE_CACHE)
+    shop.cluster()
+    shop.until_passes()
+    other = sqlite3.connect(tmp_path / "db.sqlite3", timeout=30, isolation_level=None)
+    # It writes all the time.
+    other.execute("BEGIN EXCLUSIVE")
+    is_unknown_in_time(shop)
+    other.execute("ROLLBACK")
+    other.close()
+    shop.until_passes()
+
+
+def is_unknown_in_time(shop):
     begun = time.monotonic()
     answer = shop.ask("--timeout", "1s")
     assert time.monotonic() - begun < 1.5

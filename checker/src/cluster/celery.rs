@@ -21,6 +21,9 @@ pub struct Args {
     /// Celery's broker, a Redis or an AMQP broker [default: `$CELERY_BROKER_URL`]
     #[arg(long, value_name = "URL")]
     broker: Option<Unread>,
+    /// Celery's `master_name` of `broker_transport_options`, for a broker of `sentinel://`
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    master_name: Option<String>,
     /// Listen to what the workers say of themselves, and send them nothing
     #[arg(long)]
     events: bool,
@@ -37,6 +40,7 @@ impl Args {
     pub fn given(&self) -> Option<&'static str> {
         let given = [
             ("--broker", self.broker.is_some()),
+            ("--master-name", self.master_name.is_some()),
             ("--events", self.events),
             ("--exchange", self.exchange.is_some()),
             ("--key-prefix", self.key_prefix.is_some()),
@@ -49,7 +53,8 @@ impl Args {
             Some(given) => ("--broker", given.text().to_owned()),
             None => (VARIABLE, variable()?),
         };
-        text.parse().map_err(|invalid| format!("the URL in {name} cannot be used: {invalid}"))
+        Broker::read(&text, self.master_name.as_deref())
+            .map_err(|invalid| format!("the URL in {name} cannot be used: {invalid}"))
     }
 }
 

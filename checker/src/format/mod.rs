@@ -6,7 +6,7 @@
 pub mod health;
 pub mod json;
 mod nagios;
-mod openmetrics;
+pub mod openmetrics;
 pub mod plain;
 #[cfg(test)]
 mod samples;
@@ -107,7 +107,7 @@ impl Format {
             Self::Json => json::report(report.status.as_str(), report, Shown::ALL),
             Self::HealthJson => health::report(subset, report, Shown::ALL),
             Self::Nagios => nagios::report(subset, report),
-            Self::Openmetrics => openmetrics::report(subset, report, warnings),
+            Self::Openmetrics => openmetrics::report(subset, report, warnings, Shown::ALL),
         }
     }
 

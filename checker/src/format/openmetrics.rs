@@ -11,6 +11,9 @@ use shared::checks::worker::Answer;
 #[cfg(feature = "run")]
 use shared::runner::{Outcome, Report, Warnings};
 
+#[cfg(feature = "run")]
+use super::Shown;
+
 /// An answer about a worker. Every sample carries its file, and its worker and cluster where they are known.
 pub fn worker(answer: &Answer) -> String {
     let mut exposition = Exposition { text: String::new(), labels: labels(answer) };
@@ -47,8 +50,7 @@ pub fn worker(answer: &Answer) -> String {
         );
         exposition.counter("heartbeat_beats", "Beats since the worker's start.", record.seq);
     }
-    exposition.text.push_str("# EOF\n");
-    exposition.text
+    exposition.end()
 }
 
 /// An answer about a cluster. What is not known has no sample.
@@ -86,13 +88,12 @@ pub fn cluster(answer: &cluster::Answer) -> String {
     if let Some(roll) = &answer.roll {
         exposition.list(roll);
     }
-    exposition.text.push_str("# EOF\n");
-    exposition.text
+    exposition.end()
 }
 
 /// A report. A subset's samples carry its name, a check's its own as well.
 #[cfg(feature = "run")]
-pub fn report(subset: &str, report: &Report, warnings: Warnings) -> String {
+pub fn report(subset: &str, report: &Report, warnings: Warnings, shown: Shown) -> String {
     const WORDS: [&str; 4] = ["ok", "warning", "fail", "unknown"];
     const TIME: &str = "checker_check_duration_seconds";
     let mut exposition = Exposition { text: String::new(), labels: vec![("subset", subset.to_owned())] };
@@ -105,15 +106,13 @@ pub fn report(subset: &str, report: &Report, warnings: Warnings) -> String {
             exposition.sample("checker_check_status", &own, u64::from(word == outcome.word()));
         }
     }
-    let _ = writeln!(
-        exposition.text,
-        "# TYPE {TIME} gauge\n# UNIT {TIME} seconds\n# HELP {TIME} How long the check took."
-    );
-    for Outcome { name, took, .. } in &report.outcomes {
-        exposition.sample(TIME, &[("check", name)], format_args!("{:.6}", took.as_secs_f64()));
+    if shown.durations {
+        exposition.seconds_family(TIME, "How long the check took.");
+        for Outcome { name, took, .. } in &report.outcomes {
+            exposition.sample(TIME, &[("check", name)], format_args!("{:.6}", took.as_secs_f64()));
+        }
     }
-    exposition.text.push_str("# EOF\n");
-    exposition.text
+    exposition.end()
 }
 
 fn labels(answer: &Answer) -> Vec<(&'static str, String)> {
@@ -125,14 +124,16 @@ fn labels(answer: &Answer) -> Vec<(&'static str, String)> {
     labels
 }
 
-/// Writing to a string cannot fail, so results of that are dropped below.
-struct Exposition {
+/// An exposition that is being written. Writing to a string cannot fail, so results of that are dropped below.
+#[derive(Debug, Default)]
+pub struct Exposition {
     text: String,
     labels: Vec<(&'static str, String)>,
 }
 
 impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    /// Begins a family of samples.
+    pub fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.text, "# TYPE {name} {kind}\n# HELP {name} {help}");
     }
 
@@ -141,8 +142,19 @@ impl Exposition {
         self.sample(&format!("{name}_total"), &[], value);
     }
 
-    fn seconds(&mut self, name: &str, help: &str, ms: u64) {
+    /// Begins a family of times, whose name ends in `_seconds`.
+    pub fn seconds_family(&mut self, name: &str, help: &str) {
         let _ = writeln!(self.text, "# TYPE {name} gauge\n# UNIT {name} seconds\n# HELP {name} {help}");
+    }
+
+    /// The whole text.
+    pub fn end(mut self) -> String {
+        self.text.push_str("# EOF\n");
+        self.text
+    }
+
+    fn seconds(&mut self, name: &str, help: &str, ms: u64) {
+        self.seconds_family(name, help);
         self.sample(name, &[], format_args!("{}.{:03}", ms / 1_000, ms % 1_000));
     }
 
@@ -162,7 +174,8 @@ impl Exposition {
         }
     }
 
-    fn sample(&mut self, name: &str, own: &[(&str, &str)], value: impl std::fmt::Display) {
+    /// One sample, with the labels that all of them have and its own.
+    pub fn sample(&mut self, name: &str, own: &[(&str, &str)], value: impl std::fmt::Display) {
         let common = self.labels.iter().map(|(name, value)| (*name, value.as_str()));
         let labels: Vec<_> = common
             .chain(own.iter().copied())

@@ -10,14 +10,14 @@ use axum::body::Body;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::config::Service;
 
 use super::board::{Board, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
-use super::negotiate;
-use super::page;
+use super::metrics::{self, Metrics};
 use super::view::{View, Words};
+use super::{negotiate, openapi, page};
 
 /// What a question is answered with.
 pub type Answer = Response<Body>;
@@ -34,8 +34,12 @@ pub struct Endpoint {
     pub about: &'static str,
     /// The media types that it answers in, the first where none is asked for.
     pub media: fn() -> Vec<&'static str>,
+    /// What its JSON is, by its name in `openapi`'s schemas.
+    pub schema: &'static str,
     /// Whether its answer can be that something does not pass.
     pub fails: bool,
+    /// Whether this configuration has it.
+    pub is_there: fn(&Setup) -> bool,
     /// Answers.
     pub answer: fn(Asked) -> Answering,
 }
@@ -55,28 +59,36 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: HEALTHZ,
         about: "Whether the process is up. It touches nothing.",
         media: || media(FORMS),
+        schema: "Report",
         fails: false,
+        is_there: |_| true,
         answer: |asked| Box::pin(async move { asked.show(FORMS, |setup| Some(View::alive(setup))) }),
     },
     Endpoint {
         path: "/readyz",
         about: "The subset `readiness`: whether work may be sent here.",
         media: || media(FORMS),
+        schema: "Report",
         fails: true,
+        is_there: |setup| setup.subset(READINESS).is_some(),
         answer: |asked| Box::pin(asked.subset(READINESS, Words::Ready)),
     },
     Endpoint {
         path: "/startupz",
         about: "The subset `startup`: whether it has started.",
         media: || media(FORMS),
+        schema: "Report",
         fails: true,
+        is_there: |setup| setup.subset(STARTUP).is_some(),
         answer: |asked| Box::pin(asked.subset(STARTUP, Words::Started)),
     },
     Endpoint {
         path: "/healthcheck/{subset}",
         about: "Any subset. `liveness` without a subset of that name answers as `/healthz`.",
         media: || media(FORMS),
+        schema: "Report",
         fails: true,
+        is_there: |_| true,
         answer: |asked| {
             Box::pin(async move {
                 let name = asked.part.clone();
@@ -88,14 +100,44 @@ pub const ENDPOINTS: &[Endpoint] = &[
         path: "/version",
         about: "What is deployed here.",
         media: || media(VERSION),
+        schema: "Version",
         fails: false,
+        is_there: |setup| setup.server.expose_version,
         answer: |asked| Box::pin(async move { asked.show(VERSION, |setup| version(setup)) }),
+    },
+    Endpoint {
+        path: "/metrics",
+        about: "What stands of each check and of each subset, as OpenMetrics. It asks no check.",
+        media: || media(metrics::FORMS),
+        schema: "Document",
+        fails: false,
+        is_there: |_| true,
+        answer: |asked| {
+            Box::pin(
+                async move { asked.show(metrics::FORMS, |setup| Some(Metrics::of(&asked.board, setup))) },
+            )
+        },
+    },
+    Endpoint {
+        path: "/openapi.json",
+        about: "This description.",
+        media: || media(DESCRIPTION),
+        schema: "Document",
+        fails: false,
+        is_there: |_| true,
+        answer: |asked| {
+            Box::pin(
+                async move { asked.show(DESCRIPTION, |setup| Some(Description(openapi::document(setup)))) },
+            )
+        },
     },
     Endpoint {
         path: "/",
         about: "A page for people, and as a stream of server-sent events what changes in it. It asks no check.",
         media: || media(page::FORMS),
+        schema: "Document",
         fails: false,
+        is_there: page::is_there,
         answer: |asked| {
             let there = page::is_there(&asked.setup);
             Box::pin(async move { if there { page::page(asked).await } else { not_found() } })
@@ -204,6 +246,23 @@ const VERSION: &[Form<Service>] = &[Form {
     content_type: "application/json",
     failing: Failing::Told,
     print: |service| format!("{}\n", service.document()),
+}];
+
+/// The description of all this.
+struct Description(Value);
+
+impl Shows for Description {
+    fn passes(&self) -> bool {
+        true
+    }
+}
+
+const DESCRIPTION: &[Form<Description>] = &[Form {
+    name: "json",
+    media: "application/json",
+    content_type: "application/json",
+    failing: Failing::Told,
+    print: |Description(document)| format!("{document:#}\n"),
 }];
 
 /// What is deployed here, as far as it may be told.

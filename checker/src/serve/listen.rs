@@ -1,78 +1,186 @@
-//! Where questions come in: a listener, and the connections that it accepts.
+//! Where questions come in: the listeners, and the conversation on each connection that they accept.
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, net, os};
 
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shared::settings::Listen;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::task::JoinSet;
 use tokio::time;
 
+use super::connections::{Connections, Place};
 use super::router::Peer;
+use super::tls::Certificate;
 
-/// How long a client may take to send the head of a question, and to keep a connection without asking.
-const HEAD: Duration = Duration::from_secs(10);
+/// How long a client may take to encrypt a connection, to say the head of a question, and to keep a connection without asking.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The largest head of a question, in bytes.
+/// The largest head of a question, in bytes. More than 100 lines in it are too many by hyper's own account.
 const LARGEST_HEAD: usize = 16 * 1024;
 
+/// How many connections may wait to be accepted. The usual 128 are fewer than come at once, and each beyond them costs its client
+/// a second.
+const BACKLOG: u32 = 1_024;
+
+/// How long nothing is accepted where that is impossible for want of descriptors.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Descriptors that are not connections from clients: those of the checks, files, timers.
+const OTHER_DESCRIPTORS: u64 = 256;
+
 /// A place that accepts connections.
-pub enum Listener {
+#[derive(Debug)]
+enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    /// The path is removed at the end, where it was made here.
+    Unix(UnixListener, Option<PathBuf>),
 }
 
-/// A server that runs.
+/// What is needed to answer on a connection.
+#[derive(Clone, Debug)]
+pub struct Hall {
+    /// Answers.
+    pub router: Router,
+    /// HTTPS, where it is that.
+    pub certificate: Option<Arc<Certificate>>,
+    /// The connections.
+    pub connections: Arc<Connections>,
+}
+
+/// A server that runs, until it is stopped or dropped.
+#[derive(Debug)]
 pub struct Server {
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<GracefulShutdown>,
+    places: Vec<String>,
+    listeners: JoinSet<()>,
+    graceful: Arc<GracefulShutdown>,
+    made: Vec<PathBuf>,
 }
 
-impl Listener {
-    pub async fn bind(listen: &Listen) -> io::Result<Self> {
-        match listen {
-            Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
-            Listen::Unix(path) => UnixListener::bind(path).map(Self::Unix),
+impl Server {
+    /// Listens at the sockets that a service manager has handed over, else where it is said, and answers.
+    pub fn start(listen: &Listen, hall: &Hall) -> io::Result<Self> {
+        let handed = handed_over()?;
+        let listeners = if handed.is_empty() { vec![bind(listen)?] } else { handed };
+        let mut server = Self {
+            places: Vec::new(),
+            listeners: JoinSet::new(),
+            graceful: Arc::default(),
+            made: Vec::new(),
+        };
+        for listener in listeners {
+            server.places.push(listener.place(hall.certificate.is_some()));
+            if let Listener::Unix(_, Some(path)) = &listener {
+                server.made.push(path.clone());
+            }
+            server.listeners.spawn(accept(listener, hall.clone(), Arc::clone(&server.graceful)));
         }
+        Ok(server)
     }
 
     /// Where it listens in fact.
-    pub fn place(&self) -> String {
-        match self {
-            Self::Tcp(listener) => {
-                listener.local_addr().map_or_else(|_| "?".to_owned(), |own| format!("http://{own}"))
-            }
-            Self::Unix(listener) => {
-                let own = listener.local_addr().ok();
-                own.and_then(|own| Some(format!("unix:{}", own.as_pathname()?.display()))).unwrap_or_default()
-            }
+    pub fn places(&self) -> &[String] {
+        &self.places
+    }
+
+    /// Accepts nothing more, and waits for the answers that are on their way, for so long at most.
+    pub async fn stop(mut self, within: Duration) {
+        self.listeners.shutdown().await;
+        for path in &self.made {
+            // Somebody may have removed it already.
+            let _ = fs::remove_file(path);
+        }
+        // Nobody else has it any more. What is not done by then ends with the process.
+        if let Some(graceful) = Arc::into_inner(self.graceful) {
+            let _ = time::timeout(within, graceful.shutdown()).await;
         }
     }
+}
 
-    /// Answers, in a task of its own.
-    pub fn serve(self, router: Router) -> Server {
-        let (stop, stopped) = oneshot::channel();
-        Server { stop: Some(stop), task: tokio::spawn(self.accept(router, stopped)) }
+/// Lets this process have as many descriptors as it may need for so many connections, as far as it is allowed to.
+pub fn allow_descriptors(connections: u32) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let wanted = (u64::from(connections) + OTHER_DESCRIPTORS).min(hard);
+    if wanted > soft && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
+        tracing::warn!(soft, wanted, "the limit of open files cannot be raised");
     }
+}
 
-    async fn accept(self, router: Router, mut stopped: oneshot::Receiver<()>) -> GracefulShutdown {
-        let graceful = GracefulShutdown::new();
-        loop {
-            tokio::select! {
-                _ = &mut stopped => return graceful,
-                accepted = self.next() => match accepted {
-                    Ok((stream, peer)) => converse(stream, peer, router.clone(), &graceful),
-                    // Out of descriptors, or the client has gone again.
-                    Err(_) => time::sleep(Duration::from_millis(50)).await,
-                },
+fn bind(listen: &Listen) -> io::Result<Listener> {
+    match listen {
+        Listen::Tcp(address) => {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(*address)?;
+            socket.listen(BACKLOG).map(Listener::Tcp)
+        }
+        Listen::Unix(path) => {
+            let bound = match UnixListener::bind(path) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && is_left_behind(path) => {
+                    fs::remove_file(path)?;
+                    UnixListener::bind(path)
+                }
+                bound => bound,
+            };
+            bound.map(|listener| Listener::Unix(listener, Some(path.clone())))
+        }
+    }
+}
+
+/// Whether a socket belongs to a process that has ended.
+fn is_left_behind(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
+    is_socket && os::unix::net::UnixStream::connect(path).is_err_and(refused)
+}
+
+/// The sockets that a service manager has opened for this process (`LISTEN_FDS`).
+fn handed_over() -> io::Result<Vec<Listener>> {
+    sd_notify::listen_fds()?
+        .map(|descriptor| {
+            // SAFETY: it was handed over to this process, and nothing else here takes it.
+            let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+            let tcp = net::TcpListener::from(descriptor);
+            // Of a Unix socket it knows no address.
+            if tcp.local_addr().is_ok() {
+                tcp.set_nonblocking(true)?;
+                return TcpListener::from_std(tcp).map(Listener::Tcp);
+            }
+            let unix = os::unix::net::UnixListener::from(OwnedFd::from(tcp));
+            unix.local_addr()?;
+            unix.set_nonblocking(true)?;
+            UnixListener::from_std(unix).map(|listener| Listener::Unix(listener, None))
+        })
+        .collect()
+}
+
+impl Listener {
+    fn place(&self, encrypted: bool) -> String {
+        let scheme = if encrypted { "https" } else { "http" };
+        match self {
+            Self::Tcp(listener) => {
+                let own = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+                format!("{scheme}://{own}")
+            }
+            Self::Unix(listener, _) => {
+                let own = listener.local_addr().ok();
+                let path = own.as_ref().and_then(|own| own.as_pathname()).unwrap_or(Path::new(""));
+                format!("unix:{}", path.display())
             }
         }
     }
@@ -81,9 +189,11 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
+                // An answer is small, and nothing follows that would fill its packet. It is no harm where it stays.
+                let _ = stream.set_nodelay(true);
                 Ok((Box::new(stream), peer.ip()))
             }
-            Self::Unix(listener) => {
+            Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Box::new(stream), Ipv4Addr::LOCALHOST.into()))
             }
@@ -91,30 +201,69 @@ impl Listener {
     }
 }
 
+async fn accept(listener: Listener, hall: Hall, graceful: Arc<GracefulShutdown>) {
+    loop {
+        match listener.next().await {
+            Ok((stream, peer)) => {
+                let place = hall.connections.enter().await;
+                tokio::spawn(converse(stream, peer, place, hall.clone(), graceful.watcher()));
+            }
+            // Out of descriptors, or the client has gone again.
+            Err(_) => time::sleep(PAUSE).await,
+        }
+    }
+}
+
 /// What can be talked over.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-fn converse(stream: Box<dyn Stream>, peer: IpAddr, router: Router, graceful: &GracefulShutdown) {
-    let router = router.layer(axum::Extension(Peer(peer)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_buf_size(LARGEST_HEAD)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let connection = graceful.watch(connection);
-    // What goes wrong on a connection is its client's concern.
-    tokio::spawn(async move { drop(connection.await) });
+/// Answers on a connection until its end, or until its place is needed. What goes wrong on it is its client's concern.
+async fn converse(stream: Box<dyn Stream>, peer: IpAddr, place: Arc<Place>, hall: Hall, watcher: Watcher) {
+    let own = Arc::clone(&place);
+    let talk = async move {
+        match hall.certificate {
+            None => talk(stream, peer, own, hall.router, watcher).await,
+            // Apart, because it is several times as large, and most who serve do without.
+            Some(certificate) => {
+                Box::pin(async move {
+                    if let Ok(Ok(stream)) = time::timeout(PATIENCE, certificate.accept(stream)).await {
+                        talk(stream, peer, own, hall.router, watcher).await;
+                    }
+                })
+                .await;
+            }
+        }
+    };
+    tokio::select! {
+        () = talk => {}
+        () = place.leave() => {}
+    }
 }
 
-impl Server {
-    /// Accepts nothing more, and waits for the answers that are on their way, for so long at most.
-    pub async fn stop(&mut self, within: Duration) {
-        drop(self.stop.take());
-        if let Ok(graceful) = (&mut self.task).await {
-            // What is not done by then ends with the process.
-            let _ = time::timeout(within, graceful.shutdown()).await;
+async fn talk(
+    stream: impl Stream + 'static,
+    peer: IpAddr,
+    place: Arc<Place>,
+    router: Router,
+    watcher: Watcher,
+) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut question: Request<Incoming>| {
+        question.extensions_mut().insert(Peer(peer));
+        let (answering, answer) = (place.answering(), router.call(question));
+        async move {
+            let answer = answer.await;
+            drop(answering);
+            answer
         }
-    }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(PATIENCE)
+        .max_buf_size(LARGEST_HEAD)
+        .serve_connection(TokioIo::new(stream), service);
+    // Its end is all that there is to know.
+    let _ = watcher.watch(connection).await;
 }

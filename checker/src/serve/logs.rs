@@ -52,8 +52,9 @@ impl io::Write for StandardError {
 /// A check stands differently from before. This is the one place where what happened is told, and not only the public reason.
 pub fn changed(check: &str, change: &Change, source: Option<&str>) {
     let (from, to) = (change.from.as_str(), change.to.as_str());
-    let (reason, source) = (change.reason.as_deref().unwrap_or_default(), source.unwrap_or_default());
-    let source = Plain(source).to_string();
+    let reason = change.reason.as_deref();
+    let source = source.map(|source| Plain(source).to_string());
+    let source = source.as_deref();
     match change.to {
         Status::Pass => tracing::info!(check, from, to, "check changed"),
         Status::Warn => tracing::warn!(check, from, to, reason, source, "check changed"),

@@ -6,26 +6,36 @@
 
 mod access;
 mod board;
+mod connections;
 pub mod endpoints;
 pub mod formats;
 mod listen;
 mod logs;
+mod metrics;
 mod negotiate;
+mod openapi;
 mod page;
+mod reload;
 mod router;
 mod standing;
 mod starved;
+mod systemd;
+mod tls;
 mod view;
 mod watched;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use sd_notify::NotifyState;
 use shared::config::Configuration;
 use shared::settings::Listen;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{self, JoinSet};
 use tokio::time;
 
 pub use self::board::{Board, Setup};
@@ -33,14 +43,26 @@ pub use self::router::Peer;
 pub use self::standing::{Change, Moment, Run};
 pub use self::view::{Seen, View, Words};
 
-use self::listen::Listener;
+use self::connections::Connections;
+use self::listen::{Hall, Server};
 use self::logs::Log;
+use self::tls::Certificate;
 use crate::configuration::{self, ConfigArgs};
 use crate::exit::Exit;
 use crate::stream;
 
+/// How often one looks whether the certificate was renewed.
+const RENEWAL: Duration = Duration::from_secs(10);
+
+const AFTER_HELP: &str = "\
+SIGHUP reads the configuration again, and so does a change of its file; one with a mistake is refused, and the one before
+stays in force. SIGTERM lets readiness fail at once, waits `drain`, and stops; SIGINT stops at once.
+
+Exit status: 0 it was stopped, 2 invalid arguments or configuration, 3 it cannot serve.";
+
 /// Serve the checks of a configuration over HTTP
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = AFTER_HELP)]
 pub struct Args {
     #[command(flatten)]
     config: ConfigArgs,
@@ -56,7 +78,7 @@ pub struct Args {
 ///
 /// ```no_run
 /// # use std::path::Path;
-/// let reading = shared::config::Configuration::read(Path::new("checker.toml"));
+/// let reading = checker::Configuration::read(Path::new("checker.toml"));
 /// let health = checker::router(reading.configuration.expect("a configuration without a mistake"))?;
 /// let application: axum::Router = axum::Router::new().nest("/health", health);
 /// # Ok::<(), std::io::Error>(())
@@ -79,7 +101,8 @@ pub fn over(board: Arc<Board>) -> Router {
 
 /// Serves until it is told to stop.
 pub fn run(args: &Args) -> Exit {
-    let configuration = match configuration::read(&args.config.path()) {
+    let path = args.config.path();
+    let configuration = match configuration::read(&path) {
         Ok(configuration) => configuration,
         Err(wrong) => {
             stream::log(&wrong);
@@ -89,32 +112,73 @@ pub fn run(args: &Args) -> Exit {
     stream::hide(configuration.secrets());
     args.log.start();
     let listen = args.listen.clone().unwrap_or_else(|| configuration.server.listen.clone());
-    match serve(configuration, &listen) {
+    match serve(configuration, &listen, path) {
         Ok(()) => Exit::Passed,
         Err(error) => {
-            stream::log(&format!("cannot serve at {listen}: {error}"));
+            tracing::error!(%error, "cannot serve at {listen}");
             Exit::Unexpected
         }
     }
 }
 
-fn serve(configuration: Configuration, listen: &Listen) -> io::Result<()> {
+fn serve(configuration: Configuration, listen: &Listen, path: PathBuf) -> io::Result<()> {
+    let settings = &configuration.server;
+    listen::allow_descriptors(settings.connections);
+    let certificate = settings.tls.clone().map(Certificate::read).transpose()?.map(Arc::new);
+    let connections = Connections::new(settings.connections.try_into().unwrap_or(usize::MAX));
     // Answers are given on this thread alone; whatever a check does, it does on the board's own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut signals = Signals::catch()?;
-        let board = Arc::new(Board::new(configuration)?);
-        let listener = Listener::bind(listen).await?;
-        tracing::info!(at = listener.place(), "listening");
-        let mut server = listener.serve(router::over(Arc::clone(&board)));
-        if signals.next().await == Ending::Slowly {
-            board.stop();
-            // Whoever cannot wait says it again.
-            let _ = time::timeout(board.setup().server.drain.0, signals.next()).await;
+    let board = Arc::new(Board::new(configuration)?);
+    let hall = Hall { router: router::over(Arc::clone(&board)), certificate, connections };
+    let served = runtime.block_on(live(&board, listen, hall, path));
+    // What a file system holds up ends with the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// From the first answer to the last.
+async fn live(board: &Arc<Board>, listen: &Listen, hall: Hall, path: PathBuf) -> io::Result<()> {
+    let mut signals = Signals::catch()?;
+    let hangup = signal(SignalKind::hangup())?;
+    let server = Server::start(listen, &hall)?;
+    let mut beside = JoinSet::new();
+    beside.spawn(reload::follow(path, Arc::clone(board), hangup));
+    beside.spawn(systemd::keep_watchdog());
+    beside.spawn(renew(hall.certificate.clone()));
+    for place in server.places() {
+        tracing::info!(at = %place, "listening");
+    }
+    systemd::tell(&[NotifyState::Ready]);
+    let ending = signals.next().await;
+    systemd::tell(&[NotifyState::Stopping]);
+    let drain = board.setup().server.drain.0;
+    // Either way: the streams of the page end by it, and hold up nothing.
+    board.stop();
+    if ending == Ending::Slowly {
+        tracing::info!(?drain, "stopping: readiness fails from now on");
+        // Whoever cannot wait says it again.
+        let _ = time::timeout(drain, signals.next()).await;
+    }
+    server.stop(board.setup().server.timeout.0).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Looks now and then whether the certificate was renewed.
+async fn renew(certificate: Option<Arc<Certificate>>) {
+    let Some(certificate) = certificate else { return };
+    let mut often = time::interval(RENEWAL);
+    loop {
+        often.tick().await;
+        let own = Arc::clone(&certificate);
+        match task::spawn_blocking(move || own.renew()).await {
+            Ok(Ok(false)) | Err(_) => {}
+            Ok(Ok(true)) => tracing::info!("the certificate was renewed"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the certificate cannot be renewed; the one before stays in use");
+            }
         }
-        server.stop(board.setup().server.timeout.0).await;
-        Ok(())
-    })
+    }
 }
 
 /// How the server is told to stop.

@@ -107,7 +107,10 @@ fn of_other_hosts_than_the_one_that_is_asked_for_no_record_is_read() {
 
     let mut names = HashSet::new();
     let all_on = |fleet: &mut Fleet, host, each: &mut dyn FnMut(Member)| {
-        let each = |member| ControlFlow::<()>::Continue(each(member));
+        let each = |member| {
+            each(member);
+            ControlFlow::<()>::Continue(())
+        };
         fleet.each_member(Some(host), soon(), each).unwrap();
     };
     all_on(&mut fleet, "here", &mut |member| {

@@ -22,11 +22,12 @@ use lapin::{BasicProperties, Channel, Connection, Consumer, ErrorKind};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout_at;
 
-use self::wire::Hangup;
+use self::wire::Grip;
 use super::broker::Amqp;
 use super::round::Round;
 use super::{Error, Happening, Names, message};
 
+mod task;
 pub(crate) mod wire;
 
 /// How long a polite end may take.
@@ -51,6 +52,8 @@ struct Link {
     connection: Connection,
     queue: ShortString,
     consumer: Consumer,
+    /// Until when the question that it was used for last had time, its end included.
+    until: Instant,
     /// Dropped last: what is above ends by it.
     ground: Ground,
 }
@@ -96,6 +99,7 @@ impl Line {
                 None => Link::open(&self.url, until)?,
             };
             let link = self.link.insert(link);
+            link.begin(until);
             match work(&self.url, link) {
                 Ok(value) => return Ok(value),
                 Err(error) => {
@@ -114,11 +118,11 @@ impl Link {
     fn open(url: &Amqp, until: Instant) -> Result<Self, Error> {
         let ground = Ground::new()?;
         let tls = url.tls.as_ref().map(heartbeat::fleet::tls::Files::client_config).transpose()?;
-        let (stream, hangup) = match ground.wait(until, wire::connect(url, tls)) {
+        let (stream, grip) = match ground.wait(until, wire::connect(url, tls)) {
             Some(connected) => connected.map_err(|error| Error::io(url, &error))?,
             None => return Err(Error::timed_out(url)),
         };
-        let ground = ground.with(hangup);
+        let ground = ground.with(grip);
         let (connection, channel) = ground.result(url, until, async {
             let connection = wire::speak(url, stream).await?;
             let channel = connection.create_channel().await?;
@@ -126,7 +130,13 @@ impl Link {
             Ok((connection, channel))
         })?;
         let (queue, consumer) = ground.result(url, until, inbox(&channel))?;
-        Ok(Self { channel, connection, queue, consumer, ground })
+        Ok(Self { channel, connection, queue, consumer, until, ground })
+    }
+
+    /// Something is asked by it, which may take time and bytes of its own.
+    fn begin(&mut self, until: Instant) {
+        self.until = until;
+        self.ground.allow(wire::UNASKED);
     }
 
     fn ask(
@@ -139,7 +149,8 @@ impl Link {
         let mut reached = true;
         for (method, ticket) in &round.tickets {
             let body = message::request(*method, ticket, "", self.queue.as_str());
-            let published = self.ground.result(url, until, publish(&self.channel, exchange, &body));
+            let published = publish(&self.channel, exchange.clone(), ShortString::default(), &body, json());
+            let published = self.ground.result(url, until, published);
             match published {
                 Ok(routed) => reached &= routed,
                 Err(_) if self.is_missing() => reached = false,
@@ -177,6 +188,7 @@ impl Link {
 
     /// Reads replies until no more are awaited; where that was the deadline, the broker must still be there.
     fn collect(&mut self, url: &Amqp, round: &mut Round<'_>, until: Instant) -> Result<(), Error> {
+        self.ground.allow(wire::ANSWERS);
         let now = Instant::now();
         let last_look = now + until.saturating_duration_since(now) * 4 / 5;
         while let Some(wait) = round.wait(last_look) {
@@ -186,7 +198,7 @@ impl Link {
             // All that is there by now is judged at once: that looks at all workers.
             for taken in 1.. {
                 let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
-                let delivery = delivery.map_err(|error| explain(url, &error))?;
+                let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;
                 let ticket = ticket(&delivery.properties);
                 round.take(ticket.as_deref(), &delivery.data, Instant::now());
                 if taken == AT_ONCE {
@@ -227,9 +239,10 @@ impl Link {
             Err(_) if self.is_missing() => return Ok(()),
             Err(error) => return Err(error),
         }
+        self.ground.allow(wire::ANSWERS);
         while let Some(next) = self.ground.wait(quiet, self.consumer.next()) {
             let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
-            let delivery = delivery.map_err(|error| explain(url, &error))?;
+            let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;
             for happening in message::happenings(&delivery.data) {
                 if each(happening).is_break() {
                     return Ok(());
@@ -240,14 +253,15 @@ impl Link {
     }
 }
 
-/// Says farewell, where the broker takes it: it would log an end without a word as a failure of this side.
+/// Says farewell, where the broker takes it in what time is left: it would log an end without a word as a failure of this
+/// side.
 impl Drop for Link {
     fn drop(&mut self) {
         // On a thread of another runtime nothing may wait; there it ends without a word.
         if self.connection.status().connected() && Handle::try_current().is_err() {
             let farewell = self.connection.close(200, "OK".into());
             // Whatever comes of it, the connection ends with the socket.
-            let _ = self.ground.wait(Instant::now() + FAREWELL, farewell);
+            let _ = self.ground.wait(self.until.min(Instant::now() + FAREWELL), farewell);
         }
     }
 }
@@ -266,16 +280,25 @@ async fn inbox(channel: &Channel) -> lapin::Result<(ShortString, Consumer)> {
     Ok((queue, consumer))
 }
 
-/// Publishes to all; whether there was anybody.
-async fn publish(channel: &Channel, exchange: &ShortString, body: &str) -> lapin::Result<bool> {
+/// Publishes; whether there was any queue for it.
+async fn publish(
+    channel: &Channel,
+    exchange: ShortString,
+    routing_key: ShortString,
+    body: &str,
+    properties: BasicProperties,
+) -> lapin::Result<bool> {
     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-    let properties = BasicProperties::default()
+    let sent = channel.basic_publish(exchange, routing_key, options, body.as_bytes(), properties).await?;
+    Ok(sent.await?.take_message().is_none())
+}
+
+/// What Celery's messages are, and that they need not outlast the broker.
+fn json() -> BasicProperties {
+    BasicProperties::default()
         .with_content_type("application/json".into())
         .with_content_encoding("utf-8".into())
-        .with_delivery_mode(1);
-    let empty = ShortString::default();
-    let sent = channel.basic_publish(exchange.clone(), empty, options, body.as_bytes(), properties).await?;
-    Ok(sent.await?.take_message().is_none())
+        .with_delivery_mode(1)
 }
 
 fn ticket(properties: &BasicProperties) -> Option<String> {
@@ -286,10 +309,10 @@ fn ticket(properties: &BasicProperties) -> Option<String> {
     }
 }
 
-/// The runtime that a connection lives on, and the socket that ends it.
+/// The runtime that a connection lives on, and what ends it.
 struct Ground {
     runtime: Option<Runtime>,
-    hangup: Option<Hangup>,
+    grip: Option<Grip>,
 }
 
 impl Ground {
@@ -297,12 +320,19 @@ impl Ground {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|error| Error::local("no runtime for the broker's connection", error))?;
-        Ok(Self { runtime: Some(runtime), hangup: None })
+        Ok(Self { runtime: Some(runtime), grip: None })
     }
 
-    fn with(mut self, hangup: Hangup) -> Self {
-        self.hangup = Some(hangup);
+    fn with(mut self, grip: Grip) -> Self {
+        self.grip = Some(grip);
         self
+    }
+
+    /// How much may come from here on.
+    fn allow(&self, bytes: usize) {
+        if let Some(grip) = &self.grip {
+            grip.allow(bytes);
+        }
     }
 
     /// What comes of it until then.
@@ -318,15 +348,23 @@ impl Ground {
         work: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, Error> {
         match self.wait(until, work) {
-            Some(outcome) => outcome.map_err(|error| explain(url, &error)),
+            Some(outcome) => outcome.map_err(|error| self.explain(url, &error)),
             None => Err(Error::timed_out(url)),
+        }
+    }
+
+    /// What fails once the peer has sent too much fails over that, whatever it says.
+    fn explain(&self, url: &Amqp, error: &lapin::Error) -> Error {
+        match &self.grip {
+            Some(grip) if grip.is_spent() => Error::flooded(url),
+            _ => explain(url, error),
         }
     }
 }
 
 impl Drop for Ground {
     fn drop(&mut self) {
-        self.hangup = None;
+        self.grip = None;
         // A name that is just looked up must hold up nobody.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use heartbeat::fleet::tls::Files;
 use heartbeat::fleet::{self, Url as RedisUrl};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::Error;
 
@@ -18,6 +18,7 @@ use super::Error;
 /// | form | is |
 /// |---|---|
 /// | `redis://…`, `rediss://…`, `redis+socket:///PATH?virtual_host=DB`, `redis+sentinel://…` | a Redis: see [`heartbeat::fleet::Url`] |
+/// | `sentinel://[[USER]:PASSWORD@]HOST[:26379][/DB];sentinel://HOST…` | the master that Sentinel names, whose name stands beside the URL: [`Broker::read`] |
 /// | `amqp://[USER:PASSWORD@]HOST[:5672][/VHOST]`, `pyamqp://…` | an AMQP broker, such as RabbitMQ |
 /// | `amqps://…[:5671]…` | the same over TLS |
 ///
@@ -50,8 +51,10 @@ pub enum Invalid {
     Scheme,
     /// Several URLs in one.
     Several,
-    /// Celery's own form for Sentinel.
+    /// Celery's own form for Sentinel, without the name of the master beside it.
     Sentinel,
+    /// The name of a master beside a URL of another form, or an empty one.
+    Master,
     /// A Redis Cluster, on which Celery's remote control is none.
     Cluster,
     /// A certificate that is not to be looked at.
@@ -71,11 +74,12 @@ pub enum Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Scheme => "it begins with none of amqp://, amqps://, pyamqp://, redis://, rediss://, redis+socket://, redis+sentinel://",
+            Self::Scheme => "it begins with none of amqp://, amqps://, pyamqp://, redis://, rediss://, redis+socket://, sentinel://, redis+sentinel://",
             Self::Several => "it names several brokers (name one)",
             Self::Sentinel => {
-                "Celery's sentinel:// does not name the service; write redis+sentinel://HOST,HOST/SERVICE/DB"
+                "Celery's sentinel:// does not name the service; give its master_name, or write redis+sentinel://HOST,HOST/SERVICE/DB"
             }
+            Self::Master => "a master_name is for sentinel://, and not empty",
             Self::Cluster => "a Redis Cluster cannot be asked about Celery",
             Self::Unverified => "it wants the broker's certificate not to be verified; give ca=FILE",
             Self::Redis(invalid) => return invalid.fmt(f),
@@ -150,7 +154,21 @@ impl FromStr for Broker {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::read(text, None)
+    }
+}
+
+impl Broker {
+    /// A URL and, for one of `sentinel://`, what stands beside it in Celery's `broker_transport_options`: `master_name`.
+    pub fn read(text: &str, master_name: Option<&str>) -> Result<Self, Invalid> {
         let (scheme, rest) = text.split_once("://").ok_or(Invalid::Scheme)?;
+        match (scheme, master_name) {
+            ("sentinel", None) => return Err(Invalid::Sentinel),
+            (_, Some("")) => return Err(Invalid::Master),
+            ("sentinel", Some(name)) => return sentinel(text, name),
+            (_, Some(_)) => return Err(Invalid::Master),
+            (_, None) => {}
+        }
         // A password may hold one too, and no scheme can follow it there: `/` is written as %2F.
         if rest.contains(';') && rest.contains("://") {
             return Err(Invalid::Several);
@@ -158,10 +176,29 @@ impl FromStr for Broker {
         match scheme {
             "amqp" | "pyamqp" => Amqp::read(rest, false).map(Self::Amqp),
             "amqps" | "pyamqps" => Amqp::read(rest, true).map(Self::Amqp),
-            "sentinel" => Err(Invalid::Sentinel),
             _ => redis(scheme, rest),
         }
     }
+}
+
+/// Celery's URLs of Sentinels, parted by `;`: user, password and database are those of the first.
+fn sentinel(text: &str, name: &str) -> Result<Broker, Invalid> {
+    let urls = text.split(';').filter(|url| !url.is_empty());
+    let rests: Vec<_> =
+        urls.map(|url| url.strip_prefix("sentinel://").ok_or(Invalid::Several)).collect::<Result<_, _>>()?;
+    let (first, query) = rests
+        .first()
+        .and_then(|rest| rest.split_once('?'))
+        .unwrap_or((rests.first().copied().unwrap_or_default(), ""));
+    let (authority, db) = first.split_once('/').unwrap_or((first, ""));
+    let login = authority.rsplit_once('@').map_or(String::new(), |(login, _)| format!("{login}@"));
+    let host = |rest: &&str| {
+        let authority = rest.split(['/', '?']).next().unwrap_or_default();
+        authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_owned()
+    };
+    let hosts: Vec<_> = rests.iter().map(host).collect();
+    let name = utf8_percent_encode(name, NON_ALPHANUMERIC);
+    redis("redis+sentinel", &format!("{login}{}/{name}/{db}?{query}", hosts.join(",")))
 }
 
 /// A URL of Redis, with the words that Celery has for parts of it.
@@ -298,6 +335,35 @@ mod tests {
         assert_eq!(Ok(ours), "rediss://h/1?ssl_cert_reqs=required&ssl_ca_certs=/a".parse());
         let ours: Broker = "unix:///run/redis?db=3".parse().unwrap();
         assert_eq!(Ok(ours), "redis+socket:///run/redis?virtual_host=3".parse());
+    }
+
+    #[test]
+    fn celerys_own_form_for_sentinel_names_its_master_beside_the_url() {
+        for (text, ours) in [
+            ("sentinel://h", "redis+sentinel://h/ma%20in"),
+            ("sentinel://h:26380;sentinel://i;", "redis+sentinel://h:26380,i:26379/ma%20in/0"),
+            (
+                "sentinel://:S3%2Fcret@h/3?sentinel_password=o;sentinel://:S3%2Fcret@i:7/3",
+                "redis+sentinel://:S3%2Fcret@h,i:7/ma%20in/3?sentinel_password=o",
+            ),
+            (
+                "sentinel://me:S3cret@h;sentinel://me:S3cret@[::1]:7",
+                "redis+sentinel://me:S3cret@h,[::1]:7/ma%20in",
+            ),
+        ] {
+            assert_eq!(Broker::read(text, Some("ma in")), ours.parse(), "{text}");
+        }
+        for (text, name, wrong) in [
+            ("sentinel://h", None, Invalid::Sentinel),
+            ("sentinel://h", Some(""), Invalid::Master),
+            ("redis://:S3cret@h", Some("main"), Invalid::Master),
+            ("sentinel://h;redis://:S3cret@h", Some("main"), Invalid::Several),
+            ("sentinel://h/x", Some("main"), Invalid::Redis(fleet::Invalid::Database)),
+            ("sentinel://", Some("main"), Invalid::Redis(fleet::Invalid::Host)),
+            ("sentinel://h?ssl_ca_certs=/a", Some("main"), Invalid::Redis(fleet::Invalid::Option)),
+        ] {
+            assert_eq!(Broker::read(text, name), Err(wrong), "{text}");
+        }
     }
 
     #[test]

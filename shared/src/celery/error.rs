@@ -35,6 +35,10 @@ impl Error {
         Self::new("the broker gave no proper answer", place, what)
     }
 
+    pub(super) fn flooded(place: impl fmt::Display) -> Self {
+        Self::new("the broker sent too much", place, "more than it may in answer to one question")
+    }
+
     pub(super) fn refused(place: impl fmt::Display, what: impl fmt::Display) -> Self {
         Self::new("the broker answered with an error", place, what)
     }
@@ -46,8 +50,14 @@ impl Error {
     pub(super) fn io(place: impl fmt::Display, error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::TimedOut => Self::timed_out(place),
+            io::ErrorKind::QuotaExceeded => Self::flooded(place),
             _ => Self::unreachable(place, error),
         }
+    }
+
+    /// The same, told in another sentence.
+    pub(super) fn about(self, reason: String) -> Self {
+        Self { reason, ..self }
     }
 
     /// Why, as a fixed sentence.

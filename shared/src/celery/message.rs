@@ -31,22 +31,21 @@ pub fn request(method: Method, ticket: &str, exchange: &str, routing_key: &str) 
     .to_string()
 }
 
-/// The same as it is published over Redis, which knows no headers.
-pub fn envelope(body: &str, exchange: &str) -> Result<String, Error> {
-    let envelope = json!({
+/// A message as it is over Redis, which knows neither headers nor properties.
+pub fn envelope(body: &str, exchange: &str, routing_key: &str) -> Result<Value, Error> {
+    Ok(json!({
         "body": BASE64.encode(body),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": { "clock": 1 },
         "properties": {
             "delivery_mode": 1,
-            "delivery_info": { "exchange": exchange, "routing_key": "" },
+            "delivery_info": { "exchange": exchange, "routing_key": routing_key },
             "priority": 0,
             "body_encoding": "base64",
             "delivery_tag": unique()?,
         },
-    });
-    Ok(envelope.to_string())
+    }))
 }
 
 /// What came out of an envelope.
@@ -111,13 +110,13 @@ pub fn reply(body: &[u8]) -> Option<(String, Value)> {
 pub fn pong(answer: &Value) -> Result<(), String> {
     match answer {
         Value::Object(object) if object.get("ok").and_then(Value::as_str) == Some("pong") => Ok(()),
-        other => Err(format!("did not reply with pong, but with {}", short(other))),
+        other => Err(format!("did not reply with pong, but with {}", short(&other.to_string()))),
     }
 }
 
 /// What a worker has said to `active_queues`: the names of its queues, or why there are none.
 pub fn queues(answer: &Value) -> Result<Vec<String>, String> {
-    let wrong = || format!("did not tell its queues, but {}", short(answer));
+    let wrong = || format!("did not tell its queues, but {}", short(&answer.to_string()));
     // It is null from a worker that has lost its broker and consumes nothing.
     let list = match answer {
         Value::Array(list) => list,
@@ -190,12 +189,11 @@ fn is_name(name: &str) -> bool {
 }
 
 /// So much of an answer as fits into a sentence.
-fn short(answer: &Value) -> String {
+pub fn short(answer: &str) -> String {
     const LONGEST: usize = 60;
-    let text = answer.to_string();
-    match text.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
+    match answer.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &answer[..at]),
+        None => answer.to_owned(),
     }
 }
 

@@ -13,6 +13,7 @@ mod error;
 mod message;
 mod redis;
 mod round;
+pub mod task;
 
 pub use self::broker::{Amqp, Broker, Invalid};
 pub use self::error::Error;
@@ -24,6 +25,7 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use self::round::Round;
+use self::task::{End, Sent, Task};
 
 /// The names under which Celery speaks at its broker: its settings of the same meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +106,31 @@ impl Celery {
             ));
         }
         Ok(round.end())
+    }
+
+    /// Sends a task. Over AMQP its queue must be there and have a consumer.
+    pub fn send(&mut self, task: &Task, until: Instant) -> Result<Sent, Error> {
+        match &mut self.line {
+            Line::Redis(line) => line.send(task, until),
+            Line::Amqp(line) => line.send(task, until),
+        }
+    }
+
+    /// Takes a task back that has not been done, where no worker has taken it. Over AMQP the broker has dropped it by itself.
+    pub fn withdraw(&mut self, sent: &Sent, until: Instant) -> Result<(), Error> {
+        match &mut self.line {
+            Line::Redis(line) => line.withdraw(sent, until),
+            Line::Amqp(_) => Ok(()),
+        }
+    }
+
+    /// How a task has ended, by the message that tells its sender of it (`rpc://`, AMQP alone); nothing where it has not
+    /// until then.
+    pub fn result(&mut self, sent: &Sent, until: Instant) -> Result<Option<End>, Error> {
+        match &mut self.line {
+            Line::Redis(_) => Ok(None),
+            Line::Amqp(line) => line.result(sent, until),
+        }
     }
 
     /// Hands what workers say of themselves to `each` until that says that it is enough, or until `quiet`. Sends nothing to

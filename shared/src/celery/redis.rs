@@ -14,7 +14,9 @@ use heartbeat::fleet::{Connection, Url};
 use redis::{Cmd, Value, cmd};
 
 use super::round::Round;
+use super::task::{Sent, Task};
 use super::{Error, Happening, Names, message, unique};
+use crate::glob::literally;
 
 /// The exchange that the bindings are in: nobody else's.
 const EXCHANGE: &str = "reply.checker";
@@ -56,7 +58,8 @@ impl Line {
         let channel = format!("{}/{}.{exchange}", self.names.key_prefix, self.db);
         for (method, ticket) in &round.tickets {
             let body = message::request(*method, ticket, EXCHANGE, &mailbox.id);
-            commands.push(command("PUBLISH", &[&channel, &message::envelope(&body, &exchange)?]));
+            commands
+                .push(command("PUBLISH", &[&channel, &message::envelope(&body, &exchange, "")?.to_string()]));
         }
         let answers = self.run(&commands, until)?;
         let listening = answers[before..].iter().filter_map(number).max();
@@ -117,13 +120,36 @@ impl Line {
         until: Instant,
         each: &mut dyn FnMut(Happening) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let pattern = format!("{}/{}.celeryev/worker.*", self.names.key_prefix, self.db);
+        let pattern = format!("{}/{}.celeryev/worker.*", literally(&self.names.key_prefix), self.db);
         let heard = |payload: &[u8]| {
             let opened = message::open(payload);
             let happenings = opened.map(|opened| message::happenings(&opened.body)).unwrap_or_default();
             happenings.into_iter().try_for_each(&mut *each)
         };
         Ok(self.connection.listen(&[pattern], quiet, until, heard)?)
+    }
+}
+
+/// A task stands in the list of its queue until a worker takes it.
+impl Line {
+    pub fn send(&mut self, task: &Task, until: Instant) -> Result<Sent, Error> {
+        let sent = task.sent(until.saturating_duration_since(Instant::now()))?;
+        self.run(&[command("LPUSH", &[&self.list(&sent), &sent.envelope])], until)?;
+        Ok(sent)
+    }
+
+    /// Takes a task back that no worker has taken. It stands among the latest, so no more of a long list is looked at.
+    pub fn withdraw(&mut self, sent: &Sent, until: Instant) -> Result<(), Error> {
+        let list = self.list(sent);
+        let found = self.run(&[command("LPOS", &[&list, &sent.envelope, "MAXLEN", "1000"])], until)?;
+        if found.first().and_then(number).is_some() {
+            self.run(&[command("LREM", &[&list, "1", &sent.envelope])], until)?;
+        }
+        Ok(())
+    }
+
+    fn list(&self, sent: &Sent) -> String {
+        format!("{}{}", self.names.key_prefix, sent.queue)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Whether Celery works: its broker, its workers by their replies to a ping, and its result backend, each told apart from the
-//! others.
+//! Whether Celery works: its broker, its workers by their replies to a ping, its result backend, and where asked a task's way
+//! from here to its result, each told apart from the others.
 //!
 //! Who replies is fetched by `celery` and judged by `checks::cluster::celery`, as `checker cluster --source celery` does.
 
@@ -8,38 +8,55 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join;
-use heartbeat::fleet::Connection;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::backend::Backend;
+use self::trip::Trip;
 use super::cluster::celery::{How, Settings as Workers};
-use super::cluster::check::host;
+use super::cluster::check::{host, share};
 use super::cluster::{Answer, Policy, Question, Queue};
 use super::worker::Want;
+use crate::celery::task::Task;
 use crate::celery::{Broker, Celery as Line, Names};
-#[cfg(feature = "database")]
-use crate::check::chain;
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::node::solo::{Solo, Unanswered};
 use crate::settings::Secret;
 use crate::status::Status;
 
+mod backend;
+#[cfg(feature = "database")]
+mod table;
+mod trip;
+
 /// How long before the deadline a server is given up, at most: then it can still be said what did not answer.
 const MARGIN: Duration = Duration::from_millis(50);
 
-/// No task's result.
-const NO_RESULT: &str = "celery-task-meta-checker";
+/// Celery's own `task_default_queue`.
+const QUEUE: &str = "celery";
 
-/// Whether Celery's broker, its workers and its result backend answer. Each that does not is a reason of its own.
+/// The longest name of a queue; AMQP allows no longer one.
+const LONGEST_NAME: usize = 255;
+
+/// Whether Celery's broker, its workers and its result backend answer, and where asked, whether a task that is sent is done. Each
+/// that does not is a reason of its own.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Celery {
-    /// Celery's broker, as Celery takes it: `redis://`, `rediss://`, `redis+socket://`, `amqp://` or `amqps://`, or
-    /// `redis+sentinel://HOST,HOST/SERVICE/DB`.
+    /// Celery's broker, as Celery takes it: `redis://`, `rediss://`, `redis+socket://`, `amqp://`, `amqps://`, or `sentinel://…;sentinel://…`
+    /// with `master_name`; or `redis+sentinel://HOST,HOST/SERVICE/DB`.
     broker: Secret,
-    /// How many workers reply to a ping at least. Default: 1; with 0 the broker alone is asked for.
+    /// Celery's `master_name` of `broker_transport_options`, for a broker of `sentinel://`.
+    master_name: Option<String>,
+    /// How many workers reply to a ping at least. Default: 1, or what `min_percent` says; with 0 the broker alone is asked for.
     min: Option<u64>,
+    /// How many there are at least as a share of `expected`, in percent and rounded up.
+    #[schemars(range(min = 1, max = 100))]
+    min_percent: Option<u64>,
+    /// How many workers there should be.
+    #[schemars(range(min = 1))]
+    expected: Option<u64>,
     /// Queues, each with how many workers take work from it at least.
     #[serde(default)]
     queues: BTreeMap<String, u64>,
@@ -51,13 +68,22 @@ pub struct Celery {
     want: Want,
     /// Only the workers of the host of this name count, which follows the `@`; `self` is this one.
     host: Option<String>,
+    /// Whether workers are not asked but listened to, for 2.5 s or as long as it takes all to speak: nothing is sent to them, and
+    /// their queues are not known.
+    #[serde(default)]
+    events: bool,
     /// Celery's `control_exchange`. Default: `celery`.
     exchange: Option<String>,
     /// Celery's `global_keyprefix`, on Redis. Default: none.
     key_prefix: Option<String>,
     /// Celery's result backend, where it is a Redis or a database (`db+postgresql://`, `db+mysql://`, `db+sqlite:///`): a result is
-    /// read there that is none. Default: it is not asked.
+    /// read there, which without `task` is none. With `task` and over AMQP `rpc://` too. Default: it is not asked.
     result_backend: Option<Secret>,
+    /// The name of a task that takes no arguments and does nothing: it is sent, and must be done within the deadline, by what is
+    /// told of it in `result_backend`. Default: none is sent.
+    task: Option<String>,
+    /// The queue that the task is sent to. Default: `celery`.
+    queue: Option<String>,
 }
 
 fn ready() -> Want {
@@ -75,7 +101,7 @@ impl Settings for Celery {
 
     fn build(self) -> Result<CeleryCheck, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        let broker = self.broker.expose().parse::<Broker>();
+        let broker = Broker::read(self.broker.expose(), self.master_name.as_deref());
         if let Err(invalid) = &broker {
             mistakes.push(Mistake::of("broker", format!("the URL cannot be used: {invalid}")));
         }
@@ -83,10 +109,22 @@ impl Settings for Celery {
         mistakes.extend(backend.as_ref().err().cloned());
         let host = self.host.as_deref().map(host).transpose();
         mistakes.extend(host.as_ref().err().map(|why| Mistake::of("host", *why)));
+        let share = share(self.min_percent, self.expected);
+        mistakes.extend(share.as_ref().err().cloned());
+        if self.events && !self.queues.is_empty() {
+            let why = "`events` do not tell from which queues a worker takes work";
+            mistakes.push(Mistake::of("queues", why));
+        }
         if self.queues.keys().chain(&self.expect).chain(&self.exchange).any(String::is_empty) {
             mistakes.push(Mistake::together("the name of a queue, a worker or the exchange is empty"));
         }
-        let (Ok(broker), Ok(backend), Ok(host), true) = (broker, backend, host, mistakes.is_empty()) else {
+        let task = self.task(&mut mistakes);
+        if let (Ok(broker), Ok(Some(backend))) = (&broker, &backend) {
+            mistakes.extend(backend.misfit(broker, task.is_some()));
+        }
+        let (Ok(broker), Ok(backend), Ok(host), Ok(share), true) =
+            (broker, backend, host, share, mistakes.is_empty())
+        else {
             return Err(mistakes);
         };
         let names = Names::default();
@@ -97,14 +135,40 @@ impl Settings for Celery {
         let policy = Policy {
             want: self.want,
             min: self.min,
+            share,
             queues: self.queues.into_iter().map(|(name, min)| Queue { name, min }).collect(),
             expect: self.expect,
             ..Policy::default()
         };
         let question = Question { policy, host, ..Question::new(Workers::SOURCE, &broker, "") };
-        let workers = Workers { broker, names, how: How::Ask, question };
-        let line = Arc::new(Mutex::new(workers.celery()));
-        Ok(CeleryCheck { workers, line, backend, solo: Solo::default() })
+        let how = if self.events { How::Listen } else { How::Ask };
+        let workers = Workers { broker, names, how, question };
+        let trip = task.map(|task| Trip::new(task, workers.celery()));
+        Ok(CeleryCheck { line: Lone::new(workers.celery()), workers, backend, trip })
+    }
+}
+
+impl Celery {
+    fn task(&self, mistakes: &mut Vec<Mistake>) -> Option<Task> {
+        let Some(name) = &self.task else {
+            if self.queue.is_some() {
+                mistakes.push(Mistake::of("queue", "it is where `task` is sent to, which is missing"));
+            }
+            return None;
+        };
+        if self.result_backend.is_none() {
+            mistakes.push(Mistake::of(
+                "task",
+                "whether it is done is told in `result_backend`, which is missing",
+            ));
+        }
+        let queue = self.queue.as_deref().unwrap_or(QUEUE);
+        for (key, text) in [("task", name.as_str()), ("queue", queue)] {
+            if text.is_empty() || text.len() > LONGEST_NAME || text.chars().any(char::is_control) {
+                mistakes.push(Mistake::of(key, "a name has 1 to 255 bytes, and no control character"));
+            }
+        }
+        Some(Task { name: name.clone(), queue: queue.to_owned() })
     }
 }
 
@@ -112,18 +176,44 @@ impl Settings for Celery {
 #[derive(Debug)]
 pub struct CeleryCheck {
     workers: Workers,
-    line: Arc<Mutex<Line>>,
+    line: Lone<Line>,
     backend: Option<Backend>,
+    trip: Option<Trip>,
+}
+
+/// What blocks who uses it, and is used by one at a time, on a thread of its own.
+#[derive(Debug)]
+struct Lone<T> {
+    inner: Arc<Mutex<T>>,
     solo: Solo,
+}
+
+impl<T: Send + 'static> Lone<T> {
+    fn new(inner: T) -> Self {
+        Self { inner: Arc::new(Mutex::new(inner)), solo: Solo::default() }
+    }
+
+    async fn with<R: Send + 'static>(
+        &self,
+        deadline: Instant,
+        using: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> Result<R, Unanswered> {
+        let inner = Arc::clone(&self.inner);
+        // A panic of an earlier use has been told there.
+        self.solo
+            .ask(deadline, move || using(&mut inner.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
+    }
 }
 
 #[async_trait::async_trait]
 impl Check for CeleryCheck {
     async fn run(&self, deadline: Instant) -> Result<(), Failure> {
         let backend = async {
-            match &self.backend {
-                Some(backend) => backend.ask(deadline).await,
-                None => Ok(()),
+            match (&self.trip, &self.backend) {
+                (Some(trip), Some(backend)) => trip.make(backend, deadline).await,
+                (None, Some(backend)) => backend.ask(deadline).await,
+                (_, None) => Ok(()),
             }
         };
         match join(self.ask_workers(deadline), backend).await {
@@ -142,12 +232,8 @@ fn both(one: &Failure, other: &Failure) -> Failure {
 
 impl CeleryCheck {
     async fn ask_workers(&self, deadline: Instant) -> Result<(), Failure> {
-        let (workers, line, until) = (self.workers.clone(), Arc::clone(&self.line), before(deadline));
-        let asked = self.solo.ask(deadline, move || {
-            // A panic of an earlier question has been told there.
-            workers.answer(&mut line.lock().unwrap_or_else(PoisonError::into_inner), until)
-        });
-        match asked.await {
+        let (workers, until) = (self.workers.clone(), before(deadline));
+        match self.line.with(deadline, move |line| workers.answer(line, until)).await {
             Ok(answer) => self.judge(&answer),
             Err(unanswered) => Err(nothing("the broker", unanswered)),
         }
@@ -183,85 +269,11 @@ fn nothing(who: &str, unanswered: Unanswered) -> Failure {
     }
 }
 
-/// Where results are kept.
-#[derive(Debug)]
-enum Backend {
-    Redis(Arc<Mutex<Connection>>, Solo),
-    #[cfg(feature = "database")]
-    Database(Box<crate::database::Database>),
-}
-
-impl Backend {
-    fn parse(text: &str) -> Result<Self, Mistake> {
-        let refused = |why: String| Mistake::of("result_backend", why);
-        #[cfg(feature = "database")]
-        if let Some(url) = text.strip_prefix("db+") {
-            use crate::database::{Access, Database, Place};
-            let place = Place::parse(url, Access::Read)
-                .map_err(|why| refused(format!("the URL cannot be used: {why}")))?;
-            return Ok(Self::Database(Box::new(Database::new(place))));
-        }
-        match text.parse::<Broker>() {
-            Ok(Broker::Redis(url)) => {
-                Ok(Self::Redis(Arc::new(Mutex::new(Connection::new(url))), Solo::default()))
-            }
-            Ok(Broker::Amqp(_)) => {
-                Err(refused("results over AMQP are kept nowhere: leave it out".to_owned()))
-            }
-            Err(crate::celery::Invalid::Scheme) => Err(refused(
-                "it is neither a Redis nor a database (db+postgresql://, db+mysql://)".to_owned(),
-            )),
-            Err(invalid) => Err(refused(format!("the URL cannot be used: {invalid}"))),
-        }
-    }
-
-    async fn ask(&self, deadline: Instant) -> Result<(), Failure> {
-        match self {
-            Self::Redis(connection, solo) => redis(connection, solo, deadline).await,
-            #[cfg(feature = "database")]
-            Self::Database(database) => database.ask(&SelectOne, deadline).await.map_err(|failure| {
-                let reason = format!("the result backend: {}", failure.reason());
-                Failure::failed(reason).because(format!("{}: {}", database.place(), chain(&failure)))
-            }),
-        }
-    }
-}
-
-async fn redis(connection: &Arc<Mutex<Connection>>, solo: &Solo, deadline: Instant) -> Result<(), Failure> {
-    let (connection, until) = (Arc::clone(connection), before(deadline));
-    let asked = solo.ask(deadline, move || {
-        let mut get = redis::cmd("GET");
-        get.arg(NO_RESULT);
-        let mut connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-        connection.ask(&[get], until)?.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
-    });
-    match asked.await {
-        Ok(told) => told.map_err(|error| {
-            Failure::failed(format!("the result backend: {}", error.kind())).because(error.to_string())
-        }),
-        Err(unanswered) => Err(nothing("the result backend", unanswered)),
-    }
-}
-
-/// Whether it answers.
-#[cfg(feature = "database")]
-struct SelectOne;
-
-#[cfg(feature = "database")]
-#[async_trait::async_trait]
-impl crate::database::Question for SelectOne {
-    type Answer = ();
-
-    async fn ask(&self, connection: &mut crate::database::Connection, _: Instant) -> Result<(), Failure> {
-        connection.row("SELECT 1").await?;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, from_value, json};
 
+    use super::super::cluster::Share;
     use super::*;
 
     fn build(settings: Value) -> Result<CeleryCheck, Vec<Mistake>> {
@@ -281,6 +293,12 @@ mod tests {
         let policy = workers.question.policy;
         assert_eq!((policy.want, policy.min), (Want::Live, Some(3)));
         assert_eq!(policy.queues, ["mail:2".parse().unwrap()]);
+        let trip =
+            build(json!({ "broker": "amqp://h", "result_backend": "rpc://", "task": "t" })).unwrap().trip;
+        assert_eq!(trip.unwrap().task(), &Task { name: "t".to_owned(), queue: "celery".to_owned() });
+        let heard = build(json!({ "broker": "redis://h", "events": true, "min_percent": 50, "expected": 4 }));
+        let heard = heard.unwrap().workers;
+        assert_eq!((heard.how, heard.question.policy.share.map(Share::needed)), (How::Listen, Some(2)));
         let default = build(json!({ "broker": "redis://h" })).unwrap();
         assert_eq!(default.workers.question.policy.want, Want::Ready);
         assert!(default.backend.is_none());
@@ -291,7 +309,21 @@ mod tests {
         for (settings, keys) in [
             (json!({ "broker": "http://S3cret" }), vec![Some("broker")]),
             (json!({ "broker": "redis://h", "result_backend": "S3cret" }), vec![Some("result_backend")]),
-            (json!({ "broker": "redis://h", "result_backend": "rpc://" }), vec![Some("result_backend")]),
+            (json!({ "broker": "amqp://h", "result_backend": "rpc://" }), vec![Some("result_backend")]),
+            (
+                json!({ "broker": "redis://h", "result_backend": "rpc://", "task": "t" }),
+                vec![Some("result_backend")],
+            ),
+            (json!({ "broker": "amqp://h", "task": "t" }), vec![Some("task")]),
+            (json!({ "broker": "amqp://h", "queue": "q" }), vec![Some("queue")]),
+            (
+                json!({ "broker": "amqp://h", "result_backend": "rpc://", "task": "", "queue": "q".repeat(256) }),
+                vec![Some("task"), Some("queue")],
+            ),
+            (json!({ "broker": "amqp://h", "events": true, "queues": { "q": 1 } }), vec![Some("queues")]),
+            (json!({ "broker": "amqp://h", "min_percent": 50 }), vec![Some("min_percent")]),
+            (json!({ "broker": "sentinel://:S3cret@h" }), vec![Some("broker")]),
+            (json!({ "broker": "redis://:S3cret@h", "master_name": "main" }), vec![Some("broker")]),
             (json!({ "broker": "redis://h", "result_backend": "amqp://h" }), vec![Some("result_backend")]),
             (
                 json!({ "broker": "amqp://:S3cret@", "result_backend": "redis://:S3cret@h/x", "expect": [""] }),
@@ -310,10 +342,12 @@ mod tests {
             ("db+postgresql://me:S3cret@h/shop", "postgresql://h/shop"),
             ("db+postgresql+psycopg://me:S3cret@h/shop", "postgresql+psycopg://h/shop"),
             ("db+mysql+pymysql://me:S3cret@h/shop", "mysql+pymysql://h/shop"),
-            ("db+sqlite:///results.db", "sqlite:///results.db"),
+            ("db+sqlite:///results.db", "sqlite://results.db"),
+            ("db+sqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
+            ("db+sqlite+pysqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
         ] {
             match Backend::parse(text) {
-                Ok(Backend::Database(database)) => assert_eq!(database.place().to_string(), shown),
+                Ok(Backend::Database(table)) => assert_eq!(table.place().to_string(), shown),
                 other => panic!("{text}: {other:?}"),
             }
         }

@@ -8,9 +8,9 @@ use heartbeat::fleet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::cluster::check::host;
+use super::cluster::Answer;
+use super::cluster::check::{host, share};
 use super::cluster::django_q::{STATUSES, Settings as Question};
-use super::cluster::{Answer, Share};
 use super::worker::{Unknown, Want};
 use crate::check::{Check, Failure};
 use crate::database::{self, Access};
@@ -93,7 +93,8 @@ cache_table = "django_cache""#,
 
     fn build(self) -> Result<DjangoQCheck, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        mistakes.extend(self.share().err());
+        let share = share(self.min_percent, self.expected);
+        mistakes.extend(share.as_ref().err().cloned());
         if self.secret_key.expose().is_empty() {
             mistakes.push(Mistake::of("secret_key", "it is empty"));
         }
@@ -105,7 +106,9 @@ cache_table = "django_cache""#,
         mistakes.extend(host.as_ref().err().map(|why| Mistake::of("host", *why)));
         let place = self.place();
         mistakes.extend(place.as_ref().err().cloned());
-        let (Ok(place), Ok(host), true) = (place, host, mistakes.is_empty()) else { return Err(mistakes) };
+        let (Ok(place), Ok(share), Ok(host), true) = (place, share, host, mistakes.is_empty()) else {
+            return Err(mistakes);
+        };
         let mut question = Question::new(place, self.secret_key.expose(), self.cluster);
         question.unhealthy = self.unhealthy;
         question.question.host = host;
@@ -113,26 +116,13 @@ cache_table = "django_cache""#,
         let policy = &mut question.question.policy;
         policy.want = self.want;
         policy.min = self.min;
-        policy.share =
-            self.min_percent.zip(self.expected).map(|(percent, expected)| Share { percent, expected });
+        policy.share = share;
         policy.expect = self.expect;
         Ok(DjangoQCheck { question, store: Arc::default(), solo: Solo::default() })
     }
 }
 
 impl DjangoQ {
-    fn share(&self) -> Result<(), Mistake> {
-        match (self.min_percent, self.expected) {
-            (Some(_), None) => {
-                Err(Mistake::of("min_percent", "it is a share of `expected`, which is missing"))
-            }
-            (None, Some(_)) => {
-                Err(Mistake::of("expected", "it is what `min_percent` is a share of, which is missing"))
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn place(&self) -> Result<Place, Mistake> {
         let of_cache =
             self.cache_table.is_some() || self.cache_prefix.is_some() || self.cache_version.is_some();
@@ -245,6 +235,7 @@ fn public(answer: &Answer, policy: &super::cluster::Policy) -> String {
 mod tests {
     use serde_json::{Value, from_value, json};
 
+    use super::super::cluster::Share;
     use super::*;
 
     fn build(mut settings: Value) -> Result<DjangoQCheck, Vec<Mistake>> {

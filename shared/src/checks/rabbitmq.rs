@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::{timeout, timeout_at};
 
-use crate::celery::amqp::wire::{self, Hangup};
+use crate::celery::amqp::wire::{self, Grip};
 use crate::celery::{Amqp, Broker};
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
@@ -150,7 +150,7 @@ struct Link {
     channel: Channel,
     connection: Connection,
     /// Dropped last: what is above ends by it.
-    _hangup: Hangup,
+    grip: Grip,
 }
 
 impl std::fmt::Debug for Line {
@@ -194,6 +194,7 @@ impl RabbitMqCheck {
         // Who has published before is blocked as soon as there is an alarm: a new connection is told of it anew.
         let is_usable = |status: &ConnectionStatus| status.connected() && !status.blocked();
         let link = kept.0.as_mut().filter(|link| is_usable(link.connection.status()))?;
+        link.grip.allow(wire::UNASKED);
         let found = timeout_at(share.into(), self.ask(link)).await.ok()?.ok()?;
         Some((kept, found))
     }
@@ -209,11 +210,11 @@ impl RabbitMqCheck {
         let (host, port) = self.url.address();
         let stream = self.net.connect(&Address { host: host.to_owned(), port }, deadline).await?;
         let _ = stream.set_nodelay(true);
-        let (stream, hangup) =
+        let (stream, grip) =
             wire::encrypt(&self.url, stream, tls).await.map_err(|error| unencrypted(&error))?;
         let connection = wire::speak(&self.url, stream).await.map_err(|error| no_login(&error))?;
         let channel = connection.create_channel().await.map_err(|error| lost(&error))?;
-        Ok(Link { channel, connection, _hangup: hangup })
+        Ok(Link { channel, connection, grip })
     }
 
     async fn ask(&self, link: &mut Link) -> lapin::Result<Found> {
@@ -249,6 +250,10 @@ impl Link {
     async fn alarm(&mut self) -> lapin::Result<Option<String>> {
         let told = {
             let blocked = pin!(blockings(&self.connection));
+            // Who was blocked before that is not told of it again.
+            if self.connection.status().blocked() {
+                return Ok(Some(String::new()));
+            }
             let answered = pin!(publish_nowhere(&self.channel));
             match select(answered, blocked.into_future()).await {
                 Either::Left((answered, _)) => answered.map(|()| None),

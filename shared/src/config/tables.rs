@@ -60,7 +60,8 @@ pub struct Server {
     /// Where to listen: an address with a port, or a Unix socket's path, as in `unix:/run/checker/http.sock`. A change takes
     /// effect at the next start.
     pub listen: Listen,
-    /// HTTPS in place of HTTP. That there is HTTPS, and not which certificate, takes effect at the next start only.
+    /// HTTPS in place of HTTP: `{ cert = "…", key = "…" }`, the certificate chain and its private key (PEM), which may be
+    /// renewed at any time. Whether there is HTTPS, and from which files, takes effect at the next start.
     pub tls: Option<Https>,
     /// How many connections may be open at once. Beyond that, the one that has been idle for longest is closed for each new
     /// one. A change takes effect at the next start.

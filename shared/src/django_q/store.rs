@@ -20,6 +20,7 @@ use super::pickle::{Node, Pickle};
 use super::stat::{MOST_BYTES, Uuid};
 use crate::database::{self, Trouble, contained};
 use crate::django::{CacheKeys, Table};
+use crate::glob::literally;
 
 /// The most stats that are read.
 pub const MOST_STATS: usize = 10_000;
@@ -215,14 +216,6 @@ fn unfinished(error: fleet::Error, steps: u64) -> Untold {
         return Untold { reason, detail: Some(error.to_string()) };
     }
     error.into()
-}
-
-/// A text in a pattern, as it stands.
-fn literally(text: &str) -> String {
-    let special = |character: char| matches!(character, '*' | '?' | '[' | ']' | '\\' | '^');
-    text.chars()
-        .flat_map(|character| special(character).then_some('\\').into_iter().chain([character]))
-        .collect()
 }
 
 fn read(
@@ -472,12 +465,6 @@ mod tests {
     use crate::database::Access;
 
     const ID: &str = "12345678-1234-5678-1234-567812345678";
-
-    #[test]
-    fn a_name_in_a_pattern_matches_itself_alone() {
-        assert_eq!(literally("django_q:a*b?[c]\\^:cluster"), "django_q:a\\*b\\?\\[c\\]\\\\\\^:cluster");
-        assert_eq!(literally("größe"), "größe");
-    }
 
     #[test]
     fn the_keys_in_a_caches_list_are_taken_and_others_left() {

@@ -5,6 +5,7 @@
 mod health;
 mod html;
 mod json;
+mod openmetrics;
 mod text;
 
 use super::view::View;
@@ -29,9 +30,9 @@ pub struct Form<T> {
 pub enum Failing {
     /// `failure_status` of the configuration.
     Told,
-    /// 200 all the same, for readers that would show nothing else: of feeds.
+    /// 200 all the same, for readers that would take nothing else: of feeds and of scrapes.
     Passes,
 }
 
 /// The formats of a subset's answer. Where nothing is asked for, and among those that are asked for alike, the first is given.
-pub const FORMS: &[Form<View>] = &[json::FORM, text::FORM, html::FORM, health::FORM];
+pub const FORMS: &[Form<View>] = &[json::FORM, text::FORM, html::FORM, health::FORM, openmetrics::FORM];

@@ -1,11 +1,14 @@
-//! The bytes below AMQP: name, socket and TLS, with certificates as everywhere else here; and what `lapin` wants to know of
-//! the runtime under it.
+//! The bytes below AMQP: name, socket and TLS, with certificates as everywhere else here, and how many of them there may be;
+//! and what `lapin` wants to know of the runtime under it.
 
-use std::future::ready;
+use std::future;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
 use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_rs::Tokio;
@@ -27,6 +30,14 @@ use super::Amqp;
 /// The largest frame that is agreed to: it is what `lapin` sizes its buffers by, 32 times.
 const FRAME_MAX: u32 = 128 << 10;
 
+/// What a broker may send before it has been asked anything that brings much: `lapin` keeps what it sends, without bound and
+/// in eight times as many bytes, until somebody looks at it.
+pub const UNASKED: usize = 16 << 20;
+
+/// What it may send in answer to a question, which is looked at as it comes: the replies of 100,000 workers, of one queue
+/// each, have 100 MB.
+pub const ANSWERS: usize = 128 << 20;
+
 /// How long one address of several may take to answer.
 const SHARE: Duration = Duration::from_secs(1);
 
@@ -37,19 +48,84 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 
 pub type Stream = Box<dyn Bytes>;
 
-/// Ends a connection from below with its own end, whoever holds it.
+/// A connection as it is held from below, whoever speaks over it: it ends with this, and brings no more than is allowed here.
 #[derive(Debug)]
-pub struct Hangup(StdStream);
+pub struct Grip {
+    socket: StdStream,
+    allowance: Arc<AtomicUsize>,
+}
 
-impl Drop for Hangup {
+impl Grip {
+    /// From here on the peer may send so many bytes.
+    pub fn allow(&self, bytes: usize) {
+        self.allowance.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has sent all that it may, and the connection has failed over that or is about to.
+    pub fn is_spent(&self) -> bool {
+        self.allowance.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Drop for Grip {
     fn drop(&mut self) {
         // It may have ended before.
-        let _ = self.0.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// A connection that fails where its peer sends more than it may.
+struct Metered {
+    inner: Stream,
+    allowance: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let most = self.allowance.load(Ordering::Relaxed).min(buffer.len());
+        if most == 0 && !buffer.is_empty() {
+            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+        }
+        let read = ready!(Pin::new(&mut self.inner).poll_read(context, &mut buffer[..most]))?;
+        // Another allowance may have been given meanwhile: then these bytes are of that one.
+        let less = |left: usize| Some(left.saturating_sub(read));
+        let _ = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        Poll::Ready(Ok(read))
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, slices)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(context)
     }
 }
 
 /// Connects to the first address that answers, and shakes hands.
-pub async fn connect(url: &Amqp, tls: Option<Arc<ClientConfig>>) -> io::Result<(Stream, Hangup)> {
+pub async fn connect(url: &Amqp, tls: Option<Arc<ClientConfig>>) -> io::Result<(Stream, Grip)> {
     encrypt(url, socket(url).await?, tls).await
 }
 
@@ -58,13 +134,19 @@ pub async fn encrypt(
     url: &Amqp,
     stream: TcpStream,
     tls: Option<Arc<ClientConfig>>,
-) -> io::Result<(Stream, Hangup)> {
-    let hangup = Hangup(stream.as_fd().try_clone_to_owned()?.into());
-    let Some(tls) = tls else { return Ok((Box::new(stream.compat()), hangup)) };
-    let invalid = |_| io::Error::new(io::ErrorKind::InvalidInput, "no certificate can be for this name");
-    let name = ServerName::try_from(url.host.clone()).map_err(invalid)?;
-    let stream = TlsConnector::from(tls).connect(name, stream).await?;
-    Ok((Box::new(stream.compat()), hangup))
+) -> io::Result<(Stream, Grip)> {
+    let socket = stream.as_fd().try_clone_to_owned()?.into();
+    let grip = Grip { socket, allowance: Arc::new(AtomicUsize::new(UNASKED)) };
+    let inner: Stream = match tls {
+        None => Box::new(stream.compat()),
+        Some(tls) => {
+            let invalid =
+                |_| io::Error::new(io::ErrorKind::InvalidInput, "no certificate can be for this name");
+            let name = ServerName::try_from(url.host.clone()).map_err(invalid)?;
+            Box::new(TlsConnector::from(tls).connect(name, stream).await?.compat())
+        }
+    };
+    Ok((Box::new(Metered { inner, allowance: Arc::clone(&grip.allowance) }), grip))
 }
 
 async fn socket(url: &Amqp) -> io::Result<TcpStream> {
@@ -167,6 +249,6 @@ impl Reactor for Kit {
         &self,
         _: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        ready(Err(io::ErrorKind::Unsupported.into()))
+        future::ready(Err(io::ErrorKind::Unsupported.into()))
     }
 }

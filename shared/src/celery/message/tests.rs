@@ -34,7 +34,7 @@ fn a_real_event_is_read() {
 #[test]
 fn what_is_sent_reads_as_it_was_written() {
     let body = request(Method::ActiveQueues, "t", "", "q");
-    let opened = open(envelope(&body, "celery.pidbox").unwrap().as_bytes()).unwrap();
+    let opened = open(envelope(&body, "celery.pidbox", "").unwrap().to_string().as_bytes()).unwrap();
     assert_eq!(opened.body, body.as_bytes());
     let read: Value = serde_json::from_slice(&opened.body).unwrap();
     assert_eq!((&read["method"], &read["ticket"]), (&"active_queues".into(), &"t".into()));

@@ -186,7 +186,7 @@ impl Settings {
         if !holds && listened < heard.window() {
             let [interval, listened] = [heard.interval, listened].map(|time| Human(milliseconds(time)));
             let reason = format!(
-                "workers speak every {interval}, and there was time to listen for {listened}: give a longer --timeout"
+                "workers speak every {interval}, and there was time to listen for {listened}: give a longer timeout"
             );
             return self.question.cannot_tell(reason, None);
         }

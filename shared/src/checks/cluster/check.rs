@@ -22,7 +22,8 @@ const MARGIN: Duration = Duration::from_millis(50);
 
 /// Whether enough workers of a cluster take work, by what they have told Redis: the verdict that `checker cluster` gives.
 ///
-/// All that is set must hold. Where Redis cannot be asked, nobody can tell.
+/// All that is set must hold. Where Redis cannot be asked, nobody can tell. Celery's and Django-Q2's own workers, which tell Redis
+/// nothing of this kind, are the matter of `celery` and `django-q`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "a field is a key of the configuration")]
@@ -89,25 +90,19 @@ impl Settings for Cluster {
         if let Err(why) = &host {
             refuse("host", (*why).to_owned());
         }
-        match (self.min_percent, self.expected) {
-            (Some(_), None) => {
-                refuse("min_percent", "it is a share of `expected`, which is missing".to_owned());
-            }
-            (None, Some(_)) => {
-                refuse("expected", "it is what `min_percent` is a share of, which is missing".to_owned());
-            }
-            _ => {}
-        }
+        let share = share(self.min_percent, self.expected).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
         if self.queues.keys().chain(&self.expect).any(String::is_empty) {
             mistakes.push(Mistake::together("the name of a queue or of a worker is empty"));
         }
         let (Ok(url), Ok(host), true) = (url, host, mistakes.is_empty()) else { return Err(mistakes) };
-        let share = self.min_percent.zip(self.expected);
         let mut question = Question::new(url, self.cluster);
         question.question.policy = Policy {
             want: self.want,
             min: self.min,
-            share: share.map(|(percent, expected)| Share { percent, expected }),
+            share,
             queues: self.queues.into_iter().map(|(name, min)| Queue { name, min }).collect(),
             expect: self.expect,
             max_lost: self.max_lost,
@@ -116,6 +111,17 @@ impl Settings for Cluster {
         question.question.unknown = self.unknown;
         let (fleet, onlookers) = (Blocking::new(question.fleet()), Blocking::new(question.fleet()));
         Ok(ClusterCheck { question, fleet, onlookers })
+    }
+}
+
+/// A share of the workers that there should be, where both its parts are set.
+pub(crate) fn share(min_percent: Option<u64>, expected: Option<u64>) -> Result<Option<Share>, Mistake> {
+    match (min_percent, expected) {
+        (Some(_), None) => Err(Mistake::of("min_percent", "it is a share of `expected`, which is missing")),
+        (None, Some(_)) => {
+            Err(Mistake::of("expected", "it is what `min_percent` is a share of, which is missing"))
+        }
+        _ => Ok(min_percent.zip(expected).map(|(percent, expected)| Share { percent, expected })),
     }
 }
 

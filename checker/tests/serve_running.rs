@@ -1,0 +1,526 @@
+//! `checker serve` while it runs: one run of a check at a time, deadlines, its own starvation, limits; and its life, from the first
+//! answer over other configurations to the last.
+
+#![cfg(feature = "serve")]
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
+#[cfg(feature = "redis")]
+mod servers;
+mod serving;
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "redis")]
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use serving::{SOON, Server, Told, shell, until};
+
+fn lines(server: &Server, name: &str) -> usize {
+    fs::read_to_string(server.path(name)).unwrap_or_default().lines().count()
+}
+
+fn all_at_once(server: &Server, number: usize, path: &str) -> Vec<Told> {
+    thread::scope(|scope| {
+        let askers: Vec<_> = (0..number).map(|_| scope.spawn(|| server.get(path))).collect();
+        askers.into_iter().map(|asker| asker.join().unwrap()).collect()
+    })
+}
+
+// --- running ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn however_many_ask_a_check_is_asked_once_at_a_time_and_once_a_cache_time() {
+    let text = format!(
+        "[server]\ncache = '1m'\n[subsets]\nreadiness = ['it']\nother = ['@readiness']\n{}",
+        shell("it", "echo run >>runs; sleep 0.5", "")
+    );
+    let server = Server::start(&text);
+    let told = all_at_once(&server, 100, "/readyz");
+    assert!(told.iter().all(|told| told.status == 200));
+    assert_eq!(server.get("/healthcheck/other").status, 200);
+    assert_eq!(lines(&server, "runs"), 1);
+}
+
+#[test]
+fn a_pass_does_not_outlive_its_cache_time() {
+    let text = format!(
+        "[server]\ncache = '500ms'\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "test -e good", "")
+    );
+    let server = Server::start(&text);
+    fs::write(server.path("good"), "").unwrap();
+    assert_eq!(server.get("/readyz").status, 200);
+    fs::remove_file(server.path("good")).unwrap();
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(server.get("/readyz").status, 503);
+}
+
+#[test]
+fn a_check_that_hangs_costs_its_timeout_once_and_the_process_answers_at_once_meanwhile() {
+    let text = format!(
+        "[server]\ncache = '1s'\ndetail = 'safe'\n[subsets]\nreadiness = ['good', 'it']\n{}{}",
+        shell("good", "exit 0", ""),
+        shell("it", "test -e good && exit 0; echo run >>runs; sleep 100", "timeout = '1s'")
+    );
+    let server = Server::start(&text);
+    fs::write(server.path("good"), "").unwrap();
+    assert_eq!(server.get("/readyz").status, 200);
+    fs::remove_file(server.path("good")).unwrap();
+    // What stood before is too old from then on, and is told to nobody.
+    thread::sleep(Duration::from_secs(1));
+    let (told, healthz) = thread::scope(|scope| {
+        let askers = scope.spawn(|| all_at_once(&server, 50, "/readyz"));
+        until("the check is asked", || (lines(&server, "runs") == 1).then_some(()));
+        let healthz = server.get("/healthz");
+        (askers.join().unwrap(), healthz)
+    });
+    assert_eq!(lines(&server, "runs"), 1);
+    assert!(healthz.status == 200 && healthz.took < Duration::from_millis(500), "{healthz:?}");
+    for told in told {
+        let checks = &told.json()["checks"];
+        assert_eq!((told.status, &checks["it"]["reason"]), (503, &json!("timed out")), "{told:?}");
+        assert_eq!(checks["good"]["status"], "ok");
+        assert!(told.took < Duration::from_secs(5), "{told:?}");
+    }
+}
+
+#[test]
+fn an_answer_has_its_own_deadline_and_the_check_goes_on_to_its_own() {
+    let text = format!(
+        "[server]\ntimeout = '300ms'\ncache = '1m'\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "sleep 1", "")
+    );
+    let server = Server::start(&text);
+    let told = server.get("/readyz");
+    assert_eq!((told.status, &told.json()["checks"]["it"]["reason"]), (503, &json!("timed out")));
+    assert!(told.took < Duration::from_secs(1), "{told:?}");
+    until("the run has ended well", || (server.get("/readyz").status == 200).then_some(()));
+}
+
+#[test]
+fn who_was_kept_from_running_itself_does_not_call_others_late() {
+    let text = format!(
+        "[server]\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "echo run >>runs; exec sleep 1.5", "timeout = '1s'")
+    );
+    let server = Server::start(&text);
+    let told = thread::scope(|scope| {
+        let asker = scope.spawn(|| server.get("/readyz"));
+        until("the check is asked", || (lines(&server, "runs") == 1).then_some(()));
+        server.signal(Signal::SIGSTOP);
+        // The deadline passes while nothing of the server runs, and its child would have answered too late for it.
+        thread::sleep(Duration::from_millis(1_200));
+        server.signal(Signal::SIGCONT);
+        asker.join().unwrap()
+    });
+    let check = &told.json()["checks"]["it"];
+    assert_eq!(told.status, 503);
+    assert_eq!(
+        (&check["status"], &check["reason"]),
+        (&json!("unknown"), &json!("the checker itself was kept from running"))
+    );
+}
+
+#[test]
+fn so_many_failures_count_and_so_many_passes_end_it() {
+    let text = format!(
+        "[server]\ncache = '0ms'\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "test -e good", "fall = 3\nrise = 2")
+    );
+    let server = Server::start(&text);
+    let asked = |good: bool, statuses: &[u16]| {
+        if good {
+            fs::write(server.path("good"), "").unwrap();
+        } else {
+            fs::remove_file(server.path("good")).unwrap();
+        }
+        let told: Vec<_> = statuses.iter().map(|_| server.get("/readyz").status).collect();
+        assert_eq!(told, statuses);
+    };
+    asked(true, &[200, 200]);
+    asked(false, &[200, 200, 503, 503]);
+    asked(true, &[503, 200]);
+    assert_eq!(server.log().matches("check changed").count(), 3, "{}", server.log());
+}
+
+/// The memory that is this process's own, in KiB.
+#[cfg(feature = "redis")]
+fn own_memory(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_thousand_who_ask_after_a_frozen_server_are_answered_at_the_deadline_and_well_once_it_is_back() {
+    // A thousand connections of this very process.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, most.min(4_096), most).unwrap();
+    let redis = servers::Server::start(&[]);
+    let text = format!(
+        "[server]\ncache = '1s'\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n[checks.it]\ntype = 'redis'\nurl = '{}'\ntimeout = '1s'\n",
+        redis.url()
+    );
+    let server = Server::start(&text);
+    assert_eq!(server.get("/readyz").status, 200);
+    redis.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_secs(1));
+    let (told, healthz) = thread::scope(|scope| {
+        let askers = scope.spawn(|| all_at_once(&server, 1_000, "/readyz"));
+        until("they ask", || (server.get("/metrics").status == 200).then_some(()));
+        let healthz: Vec<_> = (0..20).map(|_| server.get("/healthz")).collect();
+        (askers.join().unwrap(), healthz)
+    });
+    assert!(own_memory(&server) < 64 * 1_024, "{} KiB", own_memory(&server));
+    redis.signal(Signal::SIGCONT);
+    assert!(
+        healthz.iter().all(|told| told.status == 200 && told.took < Duration::from_millis(500)),
+        "{healthz:?}"
+    );
+    for told in told {
+        assert_eq!((told.status, &told.json()["checks"]["it"]["status"]), (503, &json!("fail")), "{told:?}");
+        assert!(told.took < Duration::from_secs(5), "{told:?}");
+    }
+    let begun = Instant::now();
+    until("it passes again", || (server.get("/readyz").status == 200).then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+// --- limits -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_crowd_that_says_nothing_or_says_it_slowly_holds_up_nobody() {
+    let server = Server::start(&format!(
+        "[server]\nconnections = 20\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "exit 0", "")
+    ));
+    let mut crowd: Vec<TcpStream> = Vec::new();
+    for number in 0..200 {
+        let mut stream = server.connect();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: ").unwrap();
+        }
+        crowd.push(stream);
+        if number % 20 == 0 {
+            assert_eq!(server.get("/readyz").status, 200);
+        }
+    }
+    let closed = crowd.iter().filter(|stream| {
+        let mut stream: &TcpStream = stream;
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        match stream.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+    });
+    assert!(closed.count() >= 170);
+}
+
+#[test]
+fn too_much_and_what_is_no_question_is_refused_and_the_next_one_is_answered() {
+    let server = Server::start("");
+    let large = format!("GET /healthz HTTP/1.1\r\nHost: it\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
+    let many = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X: y\r\n".repeat(1_000));
+    for (bytes, status) in [
+        (large.as_bytes(), Some("431")),
+        (many.as_bytes(), Some("431")),
+        (b"\x16\x03\x01\x02\x00garbage\r\n\r\n", Some("400")),
+        (b"\0\0\0\0", Some("400")),
+        (b"GET\r\n\r\n", Some("400")),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", Some("200")),
+        (b"GET http://elsewhere/healthz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n", Some("200")),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", None),
+    ] {
+        let mut stream = server.connect();
+        // It may answer and close before it has read all.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let told = String::from_utf8_lossy(&answer).split(' ').nth(1).map(str::to_owned);
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+        // Where the client still writes when the connection is closed, its system may drop the answer.
+        assert!(
+            told.as_deref() == status || told.is_none() && bytes.len() > 100_000 || status.is_none(),
+            "{shown}: {told:?}"
+        );
+        assert_eq!(server.get("/healthz").status, 200);
+    }
+}
+
+#[test]
+fn questions_that_come_together_are_answered_in_their_order() {
+    let server = Server::start("");
+    let mut stream = server.connect();
+    let one = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: it\r\n{more}\r\n");
+    let all = one("/healthz", "") + &one("/nothing", "") + &one("/version", "Connection: close\r\n");
+    stream.write_all(all.as_bytes()).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let statuses: Vec<_> =
+        answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["200", "404", "200"]);
+}
+
+// --- where it listens -------------------------------------------------------------------------------------------
+
+fn ask_at(path: &std::path::Path) -> Told {
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    serving::parse(&answer, Duration::ZERO)
+}
+
+#[test]
+fn a_unix_socket_counts_as_this_machine_is_taken_over_from_the_dead_and_removed_at_the_end() {
+    let text = format!(
+        "[server]\nlisten = 'unix:it.sock'\ndrain = '0ms'\n[server.access]\nnetworks = ['127.0.0.1']\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "exit 0", "")
+    );
+    let left = |command: &mut Command| {
+        let folder = command.get_current_dir().unwrap().to_owned();
+        drop(UnixListener::bind(folder.join("it.sock")).unwrap());
+    };
+    let mut server = Server::start_with(&text, &[], left);
+    let path = server.path("it.sock");
+    assert_eq!(ask_at(&path).status, 200);
+    let mut second = Command::new(env!("CARGO_BIN_EXE_checker"));
+    let second = second.args(["serve"]).current_dir(server.folder.path()).output().unwrap();
+    assert_eq!(second.status.code(), Some(3), "{second:?}");
+    assert_eq!(ask_at(&path).status, 200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_service_manager_hands_over_the_socket_and_is_told_of_each_turn() {
+    let manager = tempfile::tempdir().unwrap();
+    let path = manager.path().join("notify");
+    let notified = UnixDatagram::bind(&path).unwrap();
+    notified.set_read_timeout(Some(SOON)).unwrap();
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let descriptor = socket.as_raw_fd();
+    let port = socket.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("checker.toml"), "[server]\ndrain = '0ms'\n").unwrap();
+    let mut command = Command::new("sh");
+    // Only the process itself knows its number.
+    command.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve", env!("CARGO_BIN_EXE_checker")]);
+    command.current_dir(folder.path()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    // SAFETY: one system call, before the child has any other thread.
+    unsafe {
+        command.pre_exec(move || {
+            let handed = nix::libc::dup2(descriptor, 3);
+            if handed == 3 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        })
+    };
+    let mut child = command.spawn().unwrap();
+    let told = || {
+        let mut bytes = [0; 1_024];
+        let length = notified.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let wait = |what: &str| until(what, || told().contains(what).then_some(()));
+    wait("READY=1");
+    wait("WATCHDOG=1");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let signal = |signal| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    };
+    signal(Signal::SIGHUP);
+    wait("RELOADING=1");
+    wait("READY=1");
+    signal(Signal::SIGTERM);
+    wait("STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn https_is_served_and_a_renewed_certificate_needs_no_start() {
+    let certified = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let text = "[server]\ntls = { cert = 'cert.pem', key = 'key.pem' }\n";
+    let mut ca = std::path::PathBuf::new();
+    let write = |folder: &std::path::Path| {
+        let own = certified();
+        fs::write(folder.join("cert.pem"), own.cert.pem()).unwrap();
+        fs::write(folder.join("key.pem"), own.signing_key.serialize_pem()).unwrap();
+    };
+    let server = Server::start_with(text, &["--listen", "127.0.0.1:0"], |command| {
+        ca = command.get_current_dir().unwrap().join("cert.pem");
+        write(command.get_current_dir().unwrap());
+    });
+    assert!(server.wait_for_log("listening").contains("https://127.0.0.1:"));
+    let ask = |ca: &std::path::Path| {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--max-time",
+            "10",
+            "--resolve",
+            &format!("localhost:{}:127.0.0.1", server.port),
+            "--cacert",
+        ]);
+        let output = curl
+            .arg(ca)
+            .arg(format!("https://localhost:{}/healthz", server.port))
+            .output()
+            .expect("curl (Debian: curl)");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(ask(&ca), "{\"status\":\"ok\",\"checks\":{}}\n");
+    // Nobody who speaks no TLS is answered, and holds nobody up.
+    let mut plain = server.connect();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    plain.read_to_end(&mut answer).unwrap();
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    let before = server.path("before.pem");
+    fs::copy(&ca, &before).unwrap();
+    write(server.folder.path());
+    server.wait_for_log("the certificate was renewed");
+    assert_eq!(ask(&ca), "{\"status\":\"ok\",\"checks\":{}}\n");
+    assert_eq!(ask(&before), "");
+}
+
+// --- life -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn readiness_fails_first_then_the_drain_passes_and_then_it_ends() {
+    let text = format!(
+        "[server]\ndrain = '2s'\n[subsets]\nreadiness = ['it']\nother = ['it']\n{}",
+        shell("it", "exit 0", "")
+    );
+    let mut server = Server::start(&text);
+    assert_eq!(server.get("/readyz").status, 200);
+    server.signal(Signal::SIGTERM);
+    let told = until("readiness fails", || Some(server.get("/readyz")).filter(|told| told.status == 503));
+    assert_eq!(told.json(), json!({"status": "not_ready", "checks": {"it": "ok"}}));
+    let statuses =
+        ["/healthz", "/healthcheck/other", "/healthcheck/readiness"].map(|path| server.get(path).status);
+    assert_eq!(statuses, [200, 200, 503]);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(TcpStream::connect(("127.0.0.1", server.port)).is_err());
+}
+
+#[test]
+fn an_answer_that_is_on_its_way_is_given_before_the_end() {
+    let text = format!(
+        "[server]\ndrain = '1m'\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "echo run >>runs; sleep 1", "")
+    );
+    let mut server = Server::start(&text);
+    let asker = thread::scope(|scope| {
+        let asker = scope.spawn(|| server.get("/readyz"));
+        until("the check is asked", || (lines(&server, "runs") == 1).then_some(()));
+        server.signal(Signal::SIGINT);
+        asker.join().unwrap()
+    });
+    assert_eq!(asker.json()["checks"]["it"], "ok");
+    let begun = Instant::now();
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "SIGINT waits for no drain");
+}
+
+fn with(status: u16, more: &str) -> String {
+    format!(
+        "[server]\nfailure_status = {status}\n[subsets]\nreadiness = ['it', 'same']\n{}{}",
+        shell("it", "exit 1", more),
+        shell("same", "echo run >>runs", "")
+    )
+}
+
+#[test]
+fn another_configuration_is_taken_and_a_broken_one_refused_and_checks_that_stay_go_on() {
+    let text = |status, more: &str| {
+        format!("{}\n", with(status, more)).replace("[server]\n", "[server]\ncache = '1m'\n")
+    };
+    let server = Server::start(&text(501, ""));
+    assert_eq!(server.get("/readyz").status, 501);
+    server.configure(&text(502, "timeout = '3s'"));
+    server.wait_for_log("another configuration is in force");
+    assert_eq!((server.get("/readyz").status, lines(&server, "runs")), (502, 1));
+    server.configure("[server]\nfailure_stats = 503\n");
+    server.wait_for_log("the configuration is refused");
+    assert!(server.log().contains("C004: `server.failure_stats` is no known key"), "{}", server.log());
+    assert_eq!(server.get("/readyz").status, 502);
+    // As Kubernetes does it: another file comes in the place of the one before.
+    fs::write(server.path("next"), text(503, "timeout = '3s'")).unwrap();
+    fs::rename(server.path("next"), server.path("checker.toml")).unwrap();
+    until("the new file is in force", || (server.get("/readyz").status == 503).then_some(()));
+    assert_eq!(lines(&server, "runs"), 1);
+    let before = server.log().matches("another configuration is in force").count();
+    server.signal(Signal::SIGHUP);
+    until("SIGHUP reads it again", || {
+        (server.log().matches("another configuration is in force").count() > before).then_some(())
+    });
+}
+
+#[test]
+fn under_load_no_connection_is_refused_and_no_answer_is_of_two_configurations() {
+    // The subset and the status change together.
+    let text = |status: u16| {
+        let name = format!("at-{status}");
+        format!(
+            "[server]\nfailure_status = {status}\n[subsets]\nreadiness = ['{name}']\n{}",
+            shell(&name, "exit 1", "")
+        )
+    };
+    let server = Server::start(&text(501));
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let told = server.get("/readyz");
+                    let name = format!("at-{}", told.status);
+                    assert_eq!(told.json(), json!({"status": "not_ready", "checks": {name: "fail"}}));
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for turn in 0..10 {
+            let status = 501 + turn % 3;
+            fs::write(server.path("next"), text(status)).unwrap();
+            fs::rename(server.path("next"), server.path("checker.toml")).unwrap();
+            server.signal(Signal::SIGHUP);
+            until("it is in force", || (server.get("/readyz").status == status).then_some(()));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(asked.load(Ordering::Relaxed) > 50, "{asked:?}");
+}
+
+#[test]
+fn the_log_is_json_where_that_is_wanted_and_holds_no_secret() {
+    let text = format!(
+        "[server.access]\ntoken = 'S3cret-token'\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "echo S3cret-token >&2; exit 1", "")
+    );
+    let server = Server::start_with(&text, &["--listen", "127.0.0.1:0", "--log", "json"], |_| {});
+    assert_eq!(server.ask("GET", "/readyz", "X-Probe-Token: S3cret-token\r\n").status, 503);
+    let line = server.wait_for_log("check changed");
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        (&line["level"], &line["check"], &line["to"]),
+        (&json!("ERROR"), &json!("it"), &json!("fail"))
+    );
+    assert!(line["source"].as_str().unwrap().contains('…'), "{line}");
+    assert!(!server.log().contains("S3cret"), "{}", server.log());
+}

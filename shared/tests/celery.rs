@@ -1,0 +1,120 @@
+//! Celery's workers over AMQP, where a real broker cannot show it: what exactly is sent, and a broker that floods who asks.
+
+#![expect(clippy::unwrap_used, reason = "all of this is a test")]
+
+#[path = "celery/broker.rs"]
+mod broker;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use broker::{Broker, Message, Order, Published};
+use serde_json::{Value, json};
+use shared::celery::{Celery, Method, Names};
+
+/// What Celery's own `app.control.ping` (kombu 5.7.0) and a worker said to each other over a real RabbitMQ, frame by frame.
+const FRAMES: &str = include_str!("fixtures/celery_ping_amqp_frames.txt");
+
+/// How much the process may grow by while a broker floods.
+const MEMORY_KIB: usize = 200 * 1024;
+
+fn celery(broker: &Broker) -> Celery {
+    Celery::new(&format!("amqp://{}//", broker.address).parse().unwrap(), &Names::default())
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(30)
+}
+
+fn ticket(published: &Published) -> String {
+    let body: Value = serde_json::from_str(&published.body).unwrap();
+    body["ticket"].as_str().unwrap().to_owned()
+}
+
+/// The `n`th frame with these words, behind them.
+fn frame(words: &str, n: usize) -> &'static str {
+    FRAMES.lines().filter_map(|line| line.split_once(words)).nth(n).unwrap().1
+}
+
+/// The text of a message's body, written as Python writes bytes.
+fn body(n: usize) -> &'static str {
+    frame(" Body ", n).strip_prefix("b'").unwrap().strip_suffix('\'').unwrap()
+}
+
+#[test]
+fn a_ping_is_what_celerys_own_is_on_the_wire_and_a_workers_reply_is_taken() {
+    let reply = body(1);
+    let broker = Broker::start(Order::AnswersFirst, move |published| {
+        [Message { ticket: Some(ticket(published)), body: reply.as_bytes().to_vec() }]
+    });
+    let replies = celery(&broker).ask(&[Method::Ping], soon(), |replies| replies.workers.len() == 1).unwrap();
+    let pongs: BTreeMap<_, _> =
+        replies.workers.into_iter().map(|(name, worker)| (name, worker.pong)).collect();
+    assert_eq!(pongs, [("wa@anchor".to_owned(), Some(Ok(())))].into());
+
+    let ours = broker.published.recv_timeout(Duration::from_secs(30)).unwrap();
+    let (published, header) = (frame(" Basic.Publish ", 0), frame(" ContentHeader ", 0));
+    for part in [format!("'exchange': '{}'", ours.exchange), format!("'routing_key': '{}'", ours.routing_key)]
+    {
+        assert!(published.contains(&part), "{part}: {published}");
+    }
+    for part in [
+        format!("'content_type': '{}'", ours.content_type),
+        format!("'content_encoding': '{}'", ours.content_encoding),
+    ] {
+        assert!(header.contains(&part), "{part}: {header}");
+    }
+    let theirs: Value = serde_json::from_str(body(0)).unwrap();
+    let mut ours: Value = serde_json::from_str(&ours.body).unwrap();
+    assert_eq!(ours["reply_to"], json!({ "exchange": "", "routing_key": "own" }), "no exchange of its own");
+    ours["reply_to"] = theirs["reply_to"].clone();
+    ours["ticket"] = theirs["ticket"].clone();
+    assert_eq!(ours, theirs);
+}
+
+/// Replies to nothing that was asked, of this size, without end.
+fn flood(order: Order, size: usize) -> Broker {
+    Broker::start(order, move |_| {
+        std::iter::repeat_with(move || Message { ticket: None, body: vec![b' '; size] })
+    })
+}
+
+#[test]
+fn a_broker_that_floods_ends_the_question_and_does_not_fill_the_memory() {
+    // The smaller the messages, the more is made of each of their bytes; and until it is confirmed, nobody takes any.
+    for (order, size) in [(Order::AnswersFirst, 1), (Order::ConfirmsFirst, 2_000)] {
+        let broker = flood(order, size);
+        let (before, begun) = (peak_kib(), Instant::now());
+        let told = celery(&broker).ask(&[Method::Ping], begun + Duration::from_mins(5), |_| false);
+        let grown = peak_kib().saturating_sub(before);
+        println!("{order:?}: {grown} KiB more after {:?}", begun.elapsed());
+        let told = told.unwrap_err();
+        assert_eq!(told.reason(), "the broker sent too much");
+        let says = format!("amqp://{}/: more than it may in answer to one question", broker.address);
+        assert_eq!(told.to_string(), says);
+        assert!(begun.elapsed() < Duration::from_mins(4), "not for want of time");
+        assert!(grown < MEMORY_KIB, "{order:?}: {grown} KiB more");
+    }
+}
+
+#[test]
+fn what_a_broker_may_send_is_for_each_question_anew() {
+    // 50 MB: four of them are more than one may have.
+    const MANY: usize = 100_000;
+    let broker = Broker::start(Order::ConfirmsFirst, |published| {
+        let reply = Message { ticket: Some(ticket(published)), body: br#"{"w@h": {"ok": "pong"}}"#.to_vec() };
+        (0..MANY).map(|_| Message { ticket: None, body: vec![b' '; 450] }).chain([reply])
+    });
+    let mut celery = celery(&broker);
+    for _ in 0..4 {
+        let replies = celery.ask(&[Method::Ping], soon(), |replies| replies.workers.len() == 1).unwrap();
+        assert_eq!(replies.workers.len(), 1);
+    }
+}
+
+/// The most that the process has had.
+fn peak_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.split_whitespace().next().unwrap().parse().unwrap()
+}
