@@ -199,20 +199,22 @@ fn there_are_so_many_streams_and_one_that_is_left_makes_place_for_another() {
 }
 
 #[test]
-fn a_stream_tells_of_the_end_and_ends() {
-    let mut server = Server::start(&configuration("detail = 'safe'\ndrain = '1s'\ntimeout = '30s'"));
-    let mut stream = Stream::of(&server);
-    stream.event(SOON).unwrap();
-    let begun = Instant::now();
-    server.signal(Signal::SIGTERM);
-    let told = stream.event(SOON).unwrap();
-    assert!(told.contains("This server is about to stop"), "{told}");
-    assert_eq!(stream.event(SOON), None);
-    // It holds up nothing: no connection is left to wait for once the drain is over.
-    let ended = until("the end of the server", || server.child.try_wait().unwrap());
-    assert!(
-        ended.success() && begun.elapsed() < Duration::from_secs(10),
-        "{ended} after {:?}",
-        begun.elapsed()
-    );
+fn a_stream_tells_of_the_end_and_ends_however_the_server_is_told_to_stop() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = Server::start(&configuration("detail = 'safe'\ndrain = '1s'\ntimeout = '30s'"));
+        let mut stream = Stream::of(&server);
+        stream.event(SOON).unwrap();
+        let begun = Instant::now();
+        server.signal(signal);
+        let told = stream.event(SOON).unwrap();
+        assert!(told.contains("This server is about to stop"), "{told}");
+        assert_eq!(stream.event(SOON), None);
+        // It holds up nothing: no connection is left to wait for once the drain is over.
+        let ended = until("the end of the server", || server.child.try_wait().unwrap());
+        assert!(
+            ended.success() && begun.elapsed() < Duration::from_secs(10),
+            "{ended} after {:?}",
+            begun.elapsed()
+        );
+    }
 }
