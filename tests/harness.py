@@ -336,6 +336,14 @@ class DatabaseServer(Program):
         assert self.process.poll() is None, self.output
         return self.ready_words in self.output
 
+    def kill(self):
+        """Kills it; what it has stored stays."""
+        super().end()
+
+    def restart(self):
+        """Starts it again on what it has stored."""
+        Program.__init__(self, self.command, cwd=self.folder)
+
     def end(self):
         super().end()
         self._place.cleanup()

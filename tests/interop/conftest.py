@@ -15,8 +15,8 @@ def database(request, start, tmp_path):
         file = tmp_path / "shop.sqlite3"
         file.touch()
         return {"ENGINE": "django.db.backends.sqlite3", "NAME": str(file)}, f"sqlite://{file}"
-    server = start(harness.Postgres)
-    until(server.answers, timeout=60, what="PostgreSQL answers")
+    server = start({"postgresql": harness.Postgres, "mariadb": harness.MariaDb}[request.param])
+    until(server.answers, timeout=60, what=f"{request.param} answers")
     return server.django, server.url
 
 

@@ -16,6 +16,13 @@ AUTH_USER_MODEL = "people.Person"
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 DATABASES = {{"default": {database!r}}}
 """
+# The driver's version is not that of the one it stands in for, which Django asks for.
+ON_MYSQL = """
+import pymysql
+
+pymysql.version_info = (2, 2, 7, "final", 0)
+pymysql.install_as_MySQLdb()
+"""
 PEOPLE = """
 from django.contrib.auth.models import AbstractUser
 
@@ -41,7 +48,8 @@ class Shop:
         for app in ("people", "shop", "plain"):
             (folder / app).mkdir(parents=True)
             (folder / app / "__init__.py").touch()
-        (folder / "settings.py").write_text(SETTINGS.format(database=database))
+        before = ON_MYSQL if database["ENGINE"].endswith(".mysql") else ""
+        (folder / "settings.py").write_text(before + SETTINGS.format(database=database))
         (folder / "people" / "models.py").write_text(PEOPLE)
         (folder / "plain" / "models.py").write_text("from django.db import models\n\n\nclass Note(models.Model):\n    pass\n")
         self.fields()

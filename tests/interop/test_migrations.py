@@ -9,6 +9,7 @@ from django_shop import Shop
 
 # The tables are the same ones: what is about files alone is asked of one database.
 ON_SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+ON_MARIADB = pytest.mark.parametrize("database", ["mariadb"], indirect=True)
 
 
 def agree(shop, ask, passes, *words):
@@ -78,6 +79,18 @@ def test_our_answer_is_that_of_djangos_migrate_check(database, tmp_path):
     shop.record(f"record_unapplied('shop', {squashed!r})")
     agree(shop, ask, False, "1 migration is applied before one that it depends on", "shop.0003_weight")
     shop.record(f"record_applied('shop', {squashed!r})")
+    agree(shop, ask, True)
+
+
+@ON_MARIADB
+def test_on_mariadb_our_answer_is_that_of_djangos_migrate_check_too(database, tmp_path):
+    django, url = database
+    shop = Shop(tmp_path / "project", django)
+    ask = Asked(tmp_path, "migrations", url=url, tool="django", folders=shop.folders)
+    agree(shop, ask, False, "there is no table of migrations", "shop.0001_initial")
+    shop.done("migrate", "people")
+    agree(shop, ask, False, "1 migration is not applied", "shop.0001_initial")
+    shop.done("migrate")
     agree(shop, ask, True)
 
 
