@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use shared::checks::KINDS;
-use shared::kind::Contract;
 use tempfile::TempDir;
 
 struct Bench {
@@ -242,12 +241,13 @@ fn no_kind_tells_a_secret_in_any_format_or_log() {
     let mut names = Vec::new();
     let mut text = String::new();
     for kind in KINDS {
-        let (Contract::Peer(settings) | Contract::AnyAnswer(settings)) = kind.contract else { continue };
-        for (number, peer) in ["127.0.0.1:1".to_owned(), address.to_string()].iter().enumerate() {
-            let name = format!("{}-{number}", kind.name);
-            write!(text, "[checks.{name}]\ntype = '{}'\n{}\n", kind.name, settings.replace("{peer}", peer))
-                .unwrap();
-            names.push(format!("'{name}'"));
+        for settings in kind.contract.settings().iter().chain(kind.more_contracts) {
+            for peer in ["127.0.0.1:1", &address.to_string()] {
+                let name = format!("{}-{}", kind.name, names.len());
+                let settings = settings.replace("{peer}", peer);
+                write!(text, "[checks.{name}]\ntype = '{}'\n{settings}\n", kind.name).unwrap();
+                names.push(format!("'{name}'"));
+            }
         }
     }
     let bench = Bench::new(&format!("[subsets]\nall = [{}]\n{text}", names.join(", ")));

@@ -220,14 +220,15 @@ fn carry(mut from: TcpStream, mut to: TcpStream, swallow: &AtomicBool) {
 }
 
 #[tokio::test]
-async fn azure_takes_gives_back_and_deletes_an_object() {
-    let server = Azurite::start();
+async fn azure_takes_gives_back_and_deletes_an_object_and_recovers() {
+    let mut server = Azurite::start();
     server.make_container("media").await;
+    let endpoint = server.endpoint();
     let settings = |secret: &str| {
         json!({
             "url": "az://media",
             "mode": "write",
-            "endpoint": server.endpoint(),
+            "endpoint": endpoint,
             "account": Azurite::ACCOUNT,
             "secret": secret,
         })
@@ -237,5 +238,16 @@ async fn azure_takes_gives_back_and_deletes_an_object() {
     let wrong = "d3JvbmcgUzNjcmV0IHdyb25nIFMzY3JldCB3cm9uZyBTM2NyZXQgd3JvbmcgUzNjcmV0IQ==";
     let told = ask(&*check("storage", settings(wrong))).await.unwrap_err();
     assert!(told.starts_with("access is denied: "), "{told}");
+    assert_eq!(ask(&*write).await, Ok(()));
+    server.program.freeze();
+    assert_eq!(ask_briefly(&*write).await, Err("timed out".to_owned()));
+    server.program.signal(Signal::SIGCONT);
+    assert_eq!(ask(&*write).await, Ok(()));
+    // Told to end and not killed: it keeps in memory for seconds what containers there are.
+    server.program.end(Signal::SIGTERM);
+    let told = ask_within(&*write, Duration::from_secs(5)).await.unwrap_err();
+    assert!(told.starts_with("nothing can be written: "), "{told}");
+    server.program.restart();
+    server.wait();
     assert_eq!(ask(&*write).await, Ok(()));
 }

@@ -64,6 +64,7 @@ impl Settings for Cache {
     const EXAMPLE: &'static str = r#"url = "memcached://127.0.0.1:11211""#;
     const CONTRACT: Contract = Contract::Peer(r#"url = "redis://:S3cret@{peer}""#);
     const MORE_CONTRACTS: &'static [&'static str] = &[
+        r#"url = "rediss://:S3cret@{peer}""#,
         r#"url = "memcached://{peer}""#,
         #[cfg(feature = "database")]
         "url = \"mysql://me:S3cret@{peer}/shop?ssl-mode=disabled\"\ntable = \"django_cache\"",

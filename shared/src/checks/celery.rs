@@ -97,6 +97,12 @@ impl Settings for Celery {
     const CONTRACT: Contract = Contract::Peer(
         "broker = \"amqp://me:S3cret@{peer}/\"\nresult_backend = \"redis://:S3cret@{peer}/1\"",
     );
+    const MORE_CONTRACTS: &'static [&'static str] = &[
+        "broker = \"redis://:S3cret@{peer}/0\"",
+        "broker = \"redis://:S3cret@{peer}/0\"\nmin = 0\nresult_backend = \"redis://:S3cret@{peer}/1\"\ntask = \"shop.ping\"",
+        #[cfg(feature = "database")]
+        "broker = \"amqp://me:S3cret@{peer}/\"\nmin = 0\nresult_backend = \"db+postgresql://me:S3cret@{peer}/shop?sslmode=disable\"",
+    ];
     type Check = CeleryCheck;
 
     fn build(self) -> Result<CeleryCheck, Vec<Mistake>> {

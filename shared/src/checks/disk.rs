@@ -13,9 +13,9 @@ use serde::Deserialize;
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::node::cgroup::unescaped;
-use crate::node::limit::{Findings, Levels};
+use crate::node::limit::{Findings, Levels, Scope};
 use crate::node::solo::{Solo, Unanswered};
-use crate::node::{Machine, human, percent};
+use crate::node::{Machine, human, percent, pressure};
 use crate::settings::Size;
 
 /// Whether a file system has room and can be written to. One that does not answer is told at the deadline.
@@ -35,6 +35,13 @@ pub struct Disk {
     /// How many of its inodes may be in use, in percent; file systems without a fixed number of them have room.
     #[serde(default = "nearly_full")]
     max_inodes_used: Levels<f64>,
+    /// The share of the last ten seconds, in percent, in which something waited for a disk, whichever (the kernel's pressure,
+    /// `some`).
+    #[serde(default = "no_level")]
+    max_pressure: Levels<f64>,
+    /// Whose `max_pressure` counts: that of this process's own control group, or with `machine` the machine's.
+    #[serde(default)]
+    scope: Scope,
     /// Whether it may be mounted for reading only; else that is a failure.
     #[serde(default)]
     read_only: bool,
@@ -55,6 +62,10 @@ fn nothing() -> Levels<Size> {
     Levels::NONE
 }
 
+fn no_level() -> Levels<f64> {
+    Levels::NONE
+}
+
 impl Settings for Disk {
     const KIND: &'static str = "disk";
     const EXAMPLE: &'static str = "path = \"/\"\nmax_used = { warn = 90, fail = 98 }";
@@ -64,13 +75,14 @@ impl Settings for Disk {
     fn build(self) -> Result<DiskCheck, Vec<Mistake>> {
         let mut mistakes = self.max_used.percent_mistakes("max_used", true);
         mistakes.extend(self.max_inodes_used.percent_mistakes("max_inodes_used", true));
+        mistakes.extend(self.max_pressure.percent_mistakes("max_pressure", true));
         let any = (Size(0), Size(u64::MAX));
         mistakes.extend(self.min_free.mistakes("min_free", false, any, ""));
         if !self.path.is_absolute() {
             mistakes.push(Mistake::of("path", "the path is not absolute"));
         }
         if mistakes.is_empty() {
-            Ok(DiskCheck { settings: self, solo: Solo::default() })
+            Ok(DiskCheck { settings: self, machine: Machine::default(), solo: Solo::default() })
         } else {
             Err(mistakes)
         }
@@ -81,6 +93,7 @@ impl Settings for Disk {
 #[derive(Debug)]
 pub struct DiskCheck {
     settings: Disk,
+    machine: Machine,
     solo: Solo,
 }
 
@@ -95,7 +108,7 @@ impl Check for DiskCheck {
         let shown = self.settings.path.display();
         match self.solo.ask(deadline, question).await {
             Ok(Ok((_, false))) => Err(Failure::failed(format!("nothing is mounted at {shown}"))),
-            Ok(Ok((told, true))) => self.settings.judge(&Room::of(&told)),
+            Ok(Ok((told, true))) => self.settings.judge(&Room::of(&told), &self.machine),
             Ok(Err(error)) => Err(Failure::failed(format!("{shown} cannot be looked at")).because(error)),
             Err(Unanswered::Late) => Err(Failure::failed(format!("{shown} does not answer"))),
             Err(Unanswered::Still) => {
@@ -147,7 +160,7 @@ impl Room {
 }
 
 impl Disk {
-    fn judge(&self, room: &Room) -> Result<(), Failure> {
+    fn judge(&self, room: &Room, machine: &Machine) -> Result<(), Failure> {
         let path = self.path.display();
         let (used, inodes, free) = (room.used_percent(), room.inodes_percent(), room.free);
         if room.read_only && !self.read_only {
@@ -164,6 +177,7 @@ impl Disk {
         findings.add(self.max_inodes_used.above(inodes), |level| {
             format!("{inodes:.1} % of the inodes of {path} are in use (limit {level} %)")
         });
+        pressure::judge(machine, "io", self.scope, &self.max_pressure, &mut findings)?;
         findings.answer()
     }
 }
@@ -174,6 +188,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::node::fixture::{Fixture, unified};
     use crate::status::Status;
 
     fn settings(toml: &str) -> Disk {
@@ -184,7 +199,12 @@ mod tests {
 
     #[track_caller]
     fn judged(json: &str, room: &Room) -> Option<(Status, String)> {
-        settings(json).judge(room).err().map(|failure| (failure.status(), failure.reason().to_owned()))
+        judged_on(&Fixture::new(&[]), json, room)
+    }
+
+    fn judged_on(fixture: &Fixture, json: &str, room: &Room) -> Option<(Status, String)> {
+        let failure = settings(json).judge(room, &fixture.machine()).err();
+        failure.map(|failure| (failure.status(), failure.reason().to_owned()))
     }
 
     #[test]
@@ -216,6 +236,22 @@ mod tests {
         let told = judged("{}", &room);
         assert_eq!(told, Some((Status::Fail, "/ is mounted for reading only".to_owned())));
         assert_eq!(judged(r#"{"read_only": true}"#, &room), None);
+    }
+
+    #[test]
+    fn pressure_counts_where_it_is_asked_for_and_its_absence_is_told() {
+        let fixture = Fixture::new(&[]);
+        let json = r#"{"max_used": {}, "max_pressure": {"warn": 10, "fail": 50}}"#;
+        let none = (Status::Unknown, "this kernel tells no pressure".to_owned());
+        assert_eq!(judged_on(&fixture, json, &ROOM), Some(none));
+        fixture.write("/proc/pressure/io", "some avg10=9.99 avg60=0 avg300=0 total=0\n");
+        assert_eq!(judged_on(&fixture, json, &ROOM), None);
+        fixture.add(&unified("/app"));
+        fixture.write("/sys/fs/cgroup/app/io.pressure", "some avg10=50.00 avg60=0 avg300=0 total=0\n");
+        let reason = "something waited for io in 50.0 % of the last 10 s (limit 50 %)".to_owned();
+        assert_eq!(judged_on(&fixture, json, &ROOM), Some((Status::Fail, reason)));
+        let whole = r#"{"max_used": {}, "max_pressure": 10, "scope": "machine"}"#;
+        assert_eq!(judged_on(&fixture, whole, &ROOM), None);
     }
 
     #[test]
@@ -260,9 +296,9 @@ mod tests {
 
     #[test]
     fn senseless_settings_are_mistakes() {
-        let json = r#"{"path": "data", "max_used": 101, "max_inodes_used": {"warn": 9, "fail": 8}, "min_free": {"warn": "1B", "fail": "2B"}}"#;
+        let json = r#"{"path": "data", "max_used": 101, "max_inodes_used": {"warn": 9, "fail": 8}, "min_free": {"warn": "1B", "fail": "2B"}, "max_pressure": 101}"#;
         let keys: Vec<_> =
             settings(json).build().unwrap_err().into_iter().filter_map(|mistake| mistake.key).collect();
-        assert_eq!(keys, ["max_used", "max_inodes_used", "min_free", "path"]);
+        assert_eq!(keys, ["max_used", "max_inodes_used", "max_pressure", "min_free", "path"]);
     }
 }

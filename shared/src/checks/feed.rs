@@ -51,6 +51,7 @@ impl Settings for Feed {
     const KIND: &'static str = "feed";
     const EXAMPLE: &'static str = "provider = \"aws\"\nservice = \"ec2\"\nregion = \"eu-central-1\"";
     const CONTRACT: Contract = Contract::Peer("url = \"http://user:S3cret@{peer}/S3cret\"");
+    const MORE_CONTRACTS: &'static [&'static str] = &["url = \"https://user:S3cret@{peer}/S3cret\""];
     type Check = FeedCheck;
 
     fn build(self) -> Result<FeedCheck, Vec<Mistake>> {

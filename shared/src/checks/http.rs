@@ -82,6 +82,7 @@ impl Settings for Http {
     const EXAMPLE: &'static str = "url = \"https://example.org/health\"\nstatus = [200]\ncontains = \"ok\"";
     const CONTRACT: Contract =
         Contract::Peer("url = \"http://user:S3cret@{peer}/S3cret\"\ncontains = \"what no peer says\"");
+    const MORE_CONTRACTS: &'static [&'static str] = &["url = \"https://user:S3cret@{peer}/S3cret\""];
     type Check = HttpCheck;
 
     fn build(self) -> Result<HttpCheck, Vec<Mistake>> {

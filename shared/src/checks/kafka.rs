@@ -98,6 +98,11 @@ impl Settings for Kafka {
         "bootstrap_servers = [\"{peer}\"]\ntopics = [\"orders\"]\n\
          sasl = { mechanism = \"PLAIN\", user = \"me\", password = \"S3cret\" }",
     );
+    const MORE_CONTRACTS: &'static [&'static str] = &[
+        "bootstrap_servers = [\"{peer}\"]",
+        "bootstrap_servers = [\"{peer}\"]\ntls = {}\n\
+         sasl = { mechanism = \"SCRAM-SHA-256\", user = \"me\", password = \"S3cret\" }",
+    ];
     type Check = KafkaCheck;
 
     fn build(self) -> Result<KafkaCheck, Vec<Mistake>> {

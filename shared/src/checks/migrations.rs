@@ -94,6 +94,9 @@ impl kind::Settings for Settings {
     const CONTRACT: Contract = Contract::Peer(
         "url = \"postgresql://probe:S3cret@{peer}/shop?sslmode=disable\"\ntool = \"sqlx\"\nfolders = [\"migrations\"]",
     );
+    const MORE_CONTRACTS: &'static [&'static str] = &[
+        "url = \"mysql://probe:S3cret@{peer}/shop?ssl-mode=disabled\"\ntool = \"sqlx\"\nfolders = [\"migrations\"]",
+    ];
     type Check = Migrations;
 
     fn build(self) -> Result<Migrations, Vec<Mistake>> {

@@ -72,6 +72,7 @@ impl Settings for RabbitMq {
     const EXAMPLE: &'static str = "url = \"amqp://shop:S3cret@rabbit.internal/orders\"\n\
          queues = { mail = { max_messages = 1000, min_consumers = 1 } }";
     const CONTRACT: Contract = Contract::Peer("url = \"amqp://me:S3cret@{peer}/\"\nqueues = { mail = {} }");
+    const MORE_CONTRACTS: &'static [&'static str] = &["url = \"amqps://me:S3cret@{peer}/\""];
     type Check = RabbitMqCheck;
 
     fn build(self) -> Result<RabbitMqCheck, Vec<Mistake>> {

@@ -67,6 +67,7 @@ impl Settings for Redis {
     const EXAMPLE: &'static str = "url = \"${REDIS_URL}\"\nrole = \"primary\"\nmax_memory = { warn = 80, fail = 95 }\n\
         exists = [\"crontask-lock\"]\nmax_length = { celery = 10000 }";
     const CONTRACT: Contract = Contract::Peer("url = \"redis://:S3cret@{peer}\"\nexists = [\"a\"]");
+    const MORE_CONTRACTS: &'static [&'static str] = &["url = \"rediss://:S3cret@{peer}\""];
     type Check = RedisCheck;
 
     fn build(self) -> Result<RedisCheck, Vec<Mistake>> {

@@ -38,6 +38,7 @@ impl Settings for StatusPage {
     const KIND: &'static str = "statuspage";
     const EXAMPLE: &'static str = "provider = \"github\"\ncomponent = \"Actions\"";
     const CONTRACT: Contract = Contract::Peer("url = \"http://user:S3cret@{peer}/S3cret\"");
+    const MORE_CONTRACTS: &'static [&'static str] = &["url = \"https://user:S3cret@{peer}/S3cret\""];
     type Check = StatusPageCheck;
 
     fn build(self) -> Result<StatusPageCheck, Vec<Mistake>> {

@@ -52,6 +52,8 @@ impl Settings for Tls {
     const KIND: &'static str = "tls";
     const EXAMPLE: &'static str = "address = \"example.org:443\"\ndays_left = { warn = 21, fail = 7 }";
     const CONTRACT: Contract = Contract::Peer("address = \"{peer}\"");
+    const MORE_CONTRACTS: &'static [&'static str] =
+        &["address = \"{peer}\"\nstarttls = \"smtp\"", "address = \"{peer}\"\nstarttls = \"postgres\""];
     type Check = TlsCheck;
 
     fn build(self) -> Result<TlsCheck, Vec<Mistake>> {

@@ -148,8 +148,12 @@ impl Azurite {
         command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"]);
         command.arg(folder.path()).args(["--silent", "--disableTelemetry", "--skipApiVersionCheck"]);
         let server = Self { program: Program::start(command, folder), port };
-        until("an Azure server", || TcpStream::connect(("127.0.0.1", port)).ok());
+        server.wait();
         server
+    }
+
+    pub fn wait(&self) {
+        until("an Azure server", || TcpStream::connect(("127.0.0.1", self.port)).ok());
     }
 
     pub fn endpoint(&self) -> String {

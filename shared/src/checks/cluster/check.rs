@@ -77,6 +77,8 @@ impl Settings for Cluster {
     const EXAMPLE: &'static str =
         "cluster = \"orders\"\nredis = \"${HEARTBEAT_REDIS_URL}\"\nmin = 2\nqueues = { mail = 1 }";
     const CONTRACT: Contract = Contract::Peer("cluster = \"orders\"\nredis = \"redis://:S3cret@{peer}\"");
+    const MORE_CONTRACTS: &'static [&'static str] =
+        &["cluster = \"orders\"\nredis = \"rediss://:S3cret@{peer}\""];
     type Check = ClusterCheck;
 
     fn build(self) -> Result<ClusterCheck, Vec<Mistake>> {

@@ -91,11 +91,18 @@ endpoint = "http://{peer}"
 account = "shop"
 secret = "S3cret""#,
     );
-    const MORE_CONTRACTS: &'static [&'static str] = &[r#"url = "az://media"
+    const MORE_CONTRACTS: &'static [&'static str] = &[
+        r#"url = "az://media"
 mode = "write"
 endpoint = "http://{peer}/shop"
 account = "shop"
-secret = "UzNjcmV0""#];
+secret = "UzNjcmV0""#,
+        r#"url = "s3://media"
+path = "logo.svg"
+endpoint = "https://{peer}"
+account = "shop"
+secret = "S3cret""#,
+    ];
     type Check = Store;
 
     fn build(self) -> Result<Store, Vec<Mistake>> {
