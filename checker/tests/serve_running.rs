@@ -274,10 +274,10 @@ fn questions_that_come_together_are_answered_in_their_order() {
 
 // --- where it listens -------------------------------------------------------------------------------------------
 
-fn ask_at(path: &std::path::Path) -> Told {
+fn ask_at(path: &std::path::Path, endpoint: &str) -> Told {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {endpoint} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     serving::parse(&answer, Duration::ZERO)
@@ -295,11 +295,11 @@ fn a_unix_socket_counts_as_this_machine_is_taken_over_from_the_dead_and_removed_
     };
     let mut server = Server::start_with(&text, &[], left);
     let path = server.path("it.sock");
-    assert_eq!(ask_at(&path).status, 200);
+    assert_eq!(ask_at(&path, "/readyz").status, 200);
     let mut second = Command::new(env!("CARGO_BIN_EXE_checker"));
     let second = second.args(["serve"]).current_dir(server.folder.path()).output().unwrap();
     assert_eq!(second.status.code(), Some(3), "{second:?}");
-    assert_eq!(ask_at(&path).status, 200);
+    assert_eq!(ask_at(&path, "/readyz").status, 200);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     assert!(!path.exists());
@@ -347,9 +347,41 @@ fn a_service_manager_hands_over_the_socket_and_is_told_of_each_turn() {
     signal(Signal::SIGHUP);
     wait("RELOADING=1");
     wait("READY=1");
+    // `systemctl reload` waits for the end of a reload that is refused, too.
+    fs::write(folder.path().join("checker.toml"), "[server]\ndrain = 1").unwrap();
+    signal(Signal::SIGHUP);
+    wait("RELOADING=1");
+    wait("READY=1");
     signal(Signal::SIGTERM);
     wait("STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checker.toml");
+    fs::write(&file, "[server]\nlisten = 'unix:it.sock'\ndrain = '0ms'\n").unwrap();
+    let (unread, log) = std::io::pipe().unwrap();
+    // SAFETY: one system call on a descriptor that is open.
+    let size = unsafe { nix::libc::fcntl(log.as_raw_fd(), nix::libc::F_SETPIPE_SZ, 4_096) };
+    assert_eq!(size, 4_096);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_checker"));
+    let mut child = command.arg("serve").current_dir(folder.path()).stderr(log).spawn().unwrap();
+    let path = folder.path().join("it.sock");
+    until("it listens", || path.exists().then_some(()));
+    let signal = |signal| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    };
+    fs::write(&file, "[server]\ndrain = 1").unwrap();
+    for _ in 0..60 {
+        signal(Signal::SIGHUP);
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(ask_at(&path, "/healthz").status, 200);
+    signal(Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(unread);
 }
 
 #[test]

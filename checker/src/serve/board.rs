@@ -101,9 +101,9 @@ impl Board {
     /// Starts the threads that will ask the checks, and asks none yet.
     pub fn new(configuration: Configuration) -> io::Result<Self> {
         let setup = Setup::new(configuration, None);
-        let threads = setup.checks.len().clamp(2, THREADS);
+        // Another configuration may bring more checks.
         let runtime =
-            Builder::new_multi_thread().worker_threads(threads).thread_name("checks").enable_all().build()?;
+            Builder::new_multi_thread().worker_threads(THREADS).thread_name("checks").enable_all().build()?;
         let starved = Arc::new(Starved::start()?);
         let runs = Runs { runtime: runtime.handle().clone(), starved, news: watch::Sender::new(0) };
         Ok(Self {

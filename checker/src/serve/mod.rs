@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Exit {
         }
     };
     stream::hide(configuration.secrets());
-    args.log.start();
+    let _written = args.log.start();
     let listen = args.listen.clone().unwrap_or_else(|| configuration.server.listen.clone());
     match serve(configuration, &listen, path) {
         Ok(()) => Exit::Passed,

@@ -163,6 +163,7 @@ pub struct Access {
     /// The proxies whose word about the client's address is taken.
     pub trusted_proxies: Vec<Network>,
     /// The header in which they give it. The client is the last address in it, read from the right, that is no trusted proxy.
+    /// A proxy that gives it in another (`Forwarded`, `X-Forwarded-For`, `X-Real-IP`) and not in this one is refused.
     #[schemars(length(min = 1))]
     pub client_ip_header: String,
     /// What who asks must send as `X-Probe-Token`. Empty: nothing.
