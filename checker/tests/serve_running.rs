@@ -20,7 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "redis")]
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use serving::{SOON, Server, Told, shell, until};
@@ -225,6 +226,38 @@ fn a_crowd_that_says_nothing_or_says_it_slowly_holds_up_nobody() {
         }
     });
     assert!(closed.count() >= 170);
+}
+
+#[test]
+fn a_crowd_that_waits_for_a_check_that_hangs_leaves_places_for_what_needs_no_check() {
+    let server = Server::start(&format!(
+        "[server]\nconnections = 40\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "sleep 60", "timeout = '4s'")
+    ));
+    thread::scope(|scope| {
+        let crowd = scope.spawn(|| all_at_once(&server, 36, "/readyz"));
+        for _ in 0..30 {
+            let alive = server.get("/healthz");
+            assert_eq!(alive.status, 200);
+            assert!(alive.took < Duration::from_secs(1), "{alive:?}");
+        }
+        let told = crowd.join().unwrap();
+        assert!(told.iter().all(|told| told.status == 503), "{told:?}");
+        let sent_away = told.iter().filter(|told| told.header("retry-after") == Some("1"));
+        assert_eq!(sent_away.count(), 6);
+    });
+}
+
+#[test]
+fn where_few_files_may_be_open_there_are_fewer_connections_and_idle_ones_hold_up_nobody() {
+    let server = Server::start_with("", &["--listen", "127.0.0.1:0"], |command| {
+        // SAFETY: one system call, before the child has any other thread.
+        unsafe { command.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_NOFILE, 300, 300)?)) };
+    });
+    assert!(server.wait_for_log("too low").contains("possible=150"));
+    let idle: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    assert_eq!(server.get("/healthz").status, 200);
+    drop(idle);
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub struct Server {
     /// renewed at any time. Whether there is HTTPS, and from which files, takes effect at the next start.
     pub tls: Option<Https>,
     /// How many connections may be open at once. Beyond that, the one that has been idle for longest is closed for each new
-    /// one. A change takes effect at the next start.
+    /// one, and of those that are open three quarters at most may wait for checks. A change takes effect at the next start.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: u32,
     /// How long an answer may take. A check that has not answered by then has timed out in it.
