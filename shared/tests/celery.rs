@@ -1,15 +1,20 @@
-//! Celery's workers over AMQP, where a real broker cannot show it: what exactly is sent, and a broker that floods who asks.
+//! Celery's workers over AMQP, where a real broker cannot show it: what exactly is sent, and a broker that floods who asks. And
+//! a task that a real Redis takes when nobody waits for it any more.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
 #[path = "celery/broker.rs"]
 mod broker;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use broker::{Broker, Message, Order, Published};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use servers::{Proxy, Redis, until};
+use shared::celery::task::Task;
 use shared::celery::{Celery, Method, Names};
 
 /// What Celery's own `app.control.ping` (kombu 5.7.0) and a worker said to each other over a real RabbitMQ, frame by frame.
@@ -110,6 +115,42 @@ fn what_a_broker_may_send_is_for_each_question_anew() {
         let replies = celery.ask(&[Method::Ping], soon(), |replies| replies.workers.len() == 1).unwrap();
         assert_eq!(replies.workers.len(), 1);
     }
+}
+
+#[test]
+fn a_kept_connection_that_was_forgotten_on_the_way_is_replaced_within_the_same_question() {
+    let broker = Broker::start(Order::AnswersFirst, |published| {
+        [Message { ticket: Some(ticket(published)), body: br#"{"w@h": {"ok": "pong"}}"#.to_vec() }]
+    });
+    let proxy = Proxy::to(broker.address.port());
+    let address = format!("amqp://127.0.0.1:{}//", proxy.port);
+    let mut celery = Celery::new(&address.parse().unwrap(), &Names::default());
+    for taken in 1..=3 {
+        for _ in 0..2 {
+            let until = Instant::now() + Duration::from_secs(3);
+            let replies = celery.ask(&[Method::Ping], until, |replies| replies.workers.len() == 1).unwrap();
+            assert_eq!((replies.workers.len(), proxy.taken()), (1, taken));
+        }
+        proxy.forget();
+    }
+}
+
+#[test]
+fn a_task_that_a_frozen_redis_takes_later_is_taken_back_before_the_next_one_is_sent() {
+    let server = Redis::start(&[]);
+    let mut celery = Celery::new(&server.url().parse().unwrap(), &Names::default());
+    let task = Task { name: "t".to_owned(), queue: "q".to_owned() };
+    let sent = celery.send(&task, soon()).unwrap();
+    celery.withdraw(&sent, soon()).unwrap();
+    server.program.freeze();
+    let told = celery.send(&task, Instant::now() + Duration::from_millis(300)).unwrap_err();
+    assert_eq!(told.reason(), "Redis did not answer in time");
+    server.program.signal(Signal::SIGCONT);
+    until("the task that nobody waits for", || (server.ask("LLEN q") == ":1").then_some(()));
+    let sent = celery.send(&task, soon()).unwrap();
+    assert_eq!(server.ask("LLEN q"), ":1", "the new one alone");
+    celery.withdraw(&sent, soon()).unwrap();
+    assert_eq!(server.ask("LLEN q"), ":0");
 }
 
 /// The most that the process has had.
