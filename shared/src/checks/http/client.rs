@@ -83,14 +83,13 @@ impl Web {
         let mut asked = pin!(self.ask(&client, &request));
         let left = deadline.saturating_duration_since(Instant::now());
         let share = if self.is_answered.load(Ordering::Relaxed) { left / 3 } else { left };
-        let answer = match timeout(share, &mut asked).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let new = self.renewed()?;
-                tokio::select! {
-                    answer = asked => answer,
-                    Ok(answer) = self.ask(&new, &request) => Ok(answer),
-                }
+        let answer = if let Ok(answer) = timeout(share, &mut asked).await {
+            answer
+        } else {
+            let new = self.renewed()?;
+            tokio::select! {
+                answer = asked => answer,
+                Ok(answer) = self.ask(&new, &request) => Ok(answer),
             }
         };
         self.is_answered.store(answer.is_ok(), Ordering::Relaxed);
