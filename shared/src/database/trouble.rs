@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn no_part_of_a_secret_is_left_where_the_words_are_cut_off() {
-        for before in MOST_WORDS - 40..=MOST_WORDS {
+        for before in 0..=MOST_WORDS {
             let hostile = Error::Protocol(format!("{}S3cret", "x".repeat(before)));
             let said = Trouble::of(&hostile, true, &["S3cret".to_owned()]).to_string();
             assert!(!said.contains('S'), "{said}");
