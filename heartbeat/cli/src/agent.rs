@@ -29,7 +29,7 @@ const LOOK_GAP: Duration = Duration::from_millis(50);
 const URGENT_GAP: Duration = Duration::from_millis(100);
 
 /// How much is sent to a Redis that has not answered yet, or not of late; of more than four times as many workers a quarter.
-/// As much as costs it a few milliseconds, so that one whose answers come too late still hears of all workers. It also
+/// Of a usual host that costs it a few milliseconds, and one whose answers come too late still hears of all workers. It also
 /// teaches Redis the script, of which it is then told no more than the name.
 const PROBE: usize = 100;
 

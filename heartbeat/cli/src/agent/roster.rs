@@ -220,10 +220,7 @@ impl Roster {
     /// Judges anew who has not beaten since the last time. Who has is there. Whom Redis has forgotten by itself meanwhile
     /// need not be withdrawn any more.
     pub fn recheck(&mut self) {
-        self.leaving.retain(|_, seen| {
-            let named_ms = seen.record().map_or(0, |record| record.promise_ms.saturating_add(NAMED_MS));
-            seen.age_ms().is_some_and(|age_ms| age_ms <= named_ms)
-        });
+        self.keep_leaving(Observation::age_ms);
         for worker in self.workers.values_mut() {
             // One that is gone does not come back as the same.
             if !std::mem::take(&mut worker.beaten) && worker.verdict != Verdict::Gone {
@@ -238,6 +235,13 @@ impl Roster {
         for name in ended {
             self.forget(&name);
         }
+    }
+
+    fn keep_leaving(&mut self, age_ms: impl Fn(&Observation) -> Option<u64>) {
+        self.leaving.retain(|_, seen| {
+            let named_ms = seen.record().map_or(0, |record| record.promise_ms.saturating_add(NAMED_MS));
+            age_ms(seen).is_some_and(|age_ms| age_ms <= named_ms)
+        });
     }
 
     /// Whether there is anything to tell.
