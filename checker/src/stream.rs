@@ -29,6 +29,13 @@ pub fn hide<'s>(secrets: impl Iterator<Item = &'s str>) {
     hidden.dedup();
 }
 
+/// The lock is not held while anybody writes: standard error may be a pipe that nobody reads.
+#[cfg(feature = "run")]
+fn without_secrets(text: &str) -> String {
+    let hidden = HIDDEN.read().unwrap_or_else(PoisonError::into_inner);
+    hidden.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+}
+
 /// Tells something in one line, whatever it holds.
 #[cfg(feature = "run")]
 pub fn log(what: &str) {
@@ -57,9 +64,7 @@ pub fn complain(what: &str) {
 /// Tells what is wrong, in lines of its own.
 pub fn complain_at_length(text: &str) {
     #[cfg(feature = "run")]
-    let hidden = HIDDEN.read().unwrap_or_else(PoisonError::into_inner);
-    #[cfg(feature = "run")]
-    let text = &hidden.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"));
+    let text = &without_secrets(text);
     // There is nowhere left to tell that nothing can be told.
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -217,7 +217,10 @@ fn behind_a_trusted_proxy_the_client_is_who_it_says_and_never_the_proxy_itself()
         ("Forwarded: for=8.8.8.8, for=\"192.0.2.7:99\";proto=https\r\n", 200),
         ("Forwarded: for=192.0.2.7, for=8.8.8.8\r\n", 403),
         ("Forwarded: for=\"192.0.2.7, for=8.8.8.8\r\n", 403),
-        ("X-Forwarded-For: 8.8.8.8\r\n", 200),
+        // The proxy asks for somebody, and does not say for whom where it should.
+        ("X-Forwarded-For: 192.0.2.7\r\n", 403),
+        ("X-Real-IP: 192.0.2.7\r\n", 403),
+        ("", 200),
     ] {
         assert_eq!(server.ask("GET", "/readyz", lines).status, status, "{lines}");
     }

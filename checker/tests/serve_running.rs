@@ -20,7 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 #[cfg(feature = "redis")]
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use serving::{SOON, Server, Told, shell, until};
@@ -228,6 +229,38 @@ fn a_crowd_that_says_nothing_or_says_it_slowly_holds_up_nobody() {
 }
 
 #[test]
+fn a_crowd_that_waits_for_a_check_that_hangs_leaves_places_for_what_needs_no_check() {
+    let server = Server::start(&format!(
+        "[server]\nconnections = 40\n[subsets]\nreadiness = ['it']\n{}",
+        shell("it", "sleep 60", "timeout = '4s'")
+    ));
+    thread::scope(|scope| {
+        let crowd = scope.spawn(|| all_at_once(&server, 36, "/readyz"));
+        for _ in 0..30 {
+            let alive = server.get("/healthz");
+            assert_eq!(alive.status, 200);
+            assert!(alive.took < Duration::from_secs(1), "{alive:?}");
+        }
+        let told = crowd.join().unwrap();
+        assert!(told.iter().all(|told| told.status == 503), "{told:?}");
+        let sent_away = told.iter().filter(|told| told.header("retry-after") == Some("1"));
+        assert_eq!(sent_away.count(), 6);
+    });
+}
+
+#[test]
+fn where_few_files_may_be_open_there_are_fewer_connections_and_idle_ones_hold_up_nobody() {
+    let server = Server::start_with("", &["--listen", "127.0.0.1:0"], |command| {
+        // SAFETY: one system call, before the child has any other thread.
+        unsafe { command.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_NOFILE, 300, 300)?)) };
+    });
+    assert!(server.wait_for_log("too low").contains("possible=150"));
+    let idle: Vec<_> = (0..300).map(|_| server.connect()).collect();
+    assert_eq!(server.get("/healthz").status, 200);
+    drop(idle);
+}
+
+#[test]
 fn too_much_and_what_is_no_question_is_refused_and_the_next_one_is_answered() {
     let server = Server::start("");
     let large = format!("GET /healthz HTTP/1.1\r\nHost: it\r\nX: {}\r\n\r\n", "a".repeat(1 << 20));
@@ -274,10 +307,10 @@ fn questions_that_come_together_are_answered_in_their_order() {
 
 // --- where it listens -------------------------------------------------------------------------------------------
 
-fn ask_at(path: &std::path::Path) -> Told {
+fn ask_at(path: &std::path::Path, endpoint: &str) -> Told {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET {endpoint} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     serving::parse(&answer, Duration::ZERO)
@@ -295,11 +328,11 @@ fn a_unix_socket_counts_as_this_machine_is_taken_over_from_the_dead_and_removed_
     };
     let mut server = Server::start_with(&text, &[], left);
     let path = server.path("it.sock");
-    assert_eq!(ask_at(&path).status, 200);
+    assert_eq!(ask_at(&path, "/readyz").status, 200);
     let mut second = Command::new(env!("CARGO_BIN_EXE_checker"));
     let second = second.args(["serve"]).current_dir(server.folder.path()).output().unwrap();
     assert_eq!(second.status.code(), Some(3), "{second:?}");
-    assert_eq!(ask_at(&path).status, 200);
+    assert_eq!(ask_at(&path, "/readyz").status, 200);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     assert!(!path.exists());
@@ -347,9 +380,41 @@ fn a_service_manager_hands_over_the_socket_and_is_told_of_each_turn() {
     signal(Signal::SIGHUP);
     wait("RELOADING=1");
     wait("READY=1");
+    // `systemctl reload` waits for the end of a reload that is refused, too.
+    fs::write(folder.path().join("checker.toml"), "[server]\ndrain = 1").unwrap();
+    signal(Signal::SIGHUP);
+    wait("RELOADING=1");
+    wait("READY=1");
     signal(Signal::SIGTERM);
     wait("STOPPING=1");
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("checker.toml");
+    fs::write(&file, "[server]\nlisten = 'unix:it.sock'\ndrain = '0ms'\n").unwrap();
+    let (unread, log) = std::io::pipe().unwrap();
+    // SAFETY: one system call on a descriptor that is open.
+    let size = unsafe { nix::libc::fcntl(log.as_raw_fd(), nix::libc::F_SETPIPE_SZ, 4_096) };
+    assert_eq!(size, 4_096);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_checker"));
+    let mut child = command.arg("serve").current_dir(folder.path()).stderr(log).spawn().unwrap();
+    let path = folder.path().join("it.sock");
+    until("it listens", || path.exists().then_some(()));
+    let signal = |signal| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
+    };
+    fs::write(&file, "[server]\ndrain = 1").unwrap();
+    for _ in 0..60 {
+        signal(Signal::SIGHUP);
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(ask_at(&path, "/healthz").status, 200);
+    signal(Signal::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(unread);
 }
 
 #[test]

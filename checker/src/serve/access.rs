@@ -12,6 +12,9 @@ use subtle::ConstantTimeEq as _;
 /// The header that the token comes in.
 pub const TOKEN_HEADER: &str = "x-probe-token";
 
+/// The headers in which proxies tell whom they ask for.
+pub const FORWARDING: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+
 /// What a request brings that decides who it is from.
 #[derive(Clone, Copy, Debug)]
 pub struct From<'r> {
@@ -19,6 +22,8 @@ pub struct From<'r> {
     pub peer: Option<IpAddr>,
     /// The lines of the header that [`Access::client_ip_header`] names, in their order.
     pub forwarded: &'r [&'r [u8]],
+    /// Whether another header of [`FORWARDING`] tells who it is asked for.
+    pub told_elsewhere: bool,
     /// What came as token.
     pub token: Option<&'r [u8]>,
 }
@@ -46,9 +51,13 @@ pub fn behind_secret<'p>(access: &Access, path: &'p str) -> Option<&'p str> {
 }
 
 /// The client's address: the peer's own, or, as long as that is a trusted proxy's, the one that it was asked from. Nothing
-/// where a trusted proxy gives what is no address.
+/// where a trusted proxy gives what is no address, or says it in a header that is not the one agreed upon: it asks for somebody, and
+/// not for itself.
 pub fn client(access: &Access, from: From<'_>) -> Option<IpAddr> {
     let mut client = from.peer?.to_canonical();
+    if from.forwarded.is_empty() && from.told_elsewhere && is_in(&access.trusted_proxies, client) {
+        return None;
+    }
     let elements = if access.client_ip_header.eq_ignore_ascii_case("forwarded") {
         from.forwarded.iter().flat_map(|line| forwarded(line)).collect()
     } else {
@@ -144,7 +153,8 @@ mod tests {
             client_ip_header: header.to_owned(),
             ..Access::default()
         };
-        let from = From { peer: Some(peer.parse().unwrap()), forwarded: lines, token: None };
+        let from =
+            From { peer: Some(peer.parse().unwrap()), forwarded: lines, told_elsewhere: false, token: None };
         client(&access, from).map(|client| client.to_string())
     }
 
@@ -239,7 +249,8 @@ mod tests {
     }
 
     fn asks(access: &Access, peer: Option<&str>, token: Option<&[u8]>) -> bool {
-        allows(access, From { peer: peer.map(|peer| peer.parse().unwrap()), forwarded: &[], token })
+        let peer = peer.map(|peer| peer.parse().unwrap());
+        allows(access, From { peer, forwarded: &[], told_elsewhere: false, token })
     }
 
     #[test]

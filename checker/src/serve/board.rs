@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use shared::config::{Configuration, Detail, Server, Service};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::page::Live;
 use super::starved::Starved;
@@ -93,6 +93,8 @@ pub struct Board {
     setup: RwLock<Arc<Setup>>,
     stopping: AtomicBool,
     live: Live,
+    /// For who waits for checks: fewer than there are connections, so that whatever needs no check is always answered.
+    waiting: Semaphore,
     runs: Runs,
     runtime: Option<Runtime>,
 }
@@ -101,15 +103,18 @@ impl Board {
     /// Starts the threads that will ask the checks, and asks none yet.
     pub fn new(configuration: Configuration) -> io::Result<Self> {
         let setup = Setup::new(configuration, None);
-        let threads = setup.checks.len().clamp(2, THREADS);
+        // Another configuration may bring more checks.
         let runtime =
-            Builder::new_multi_thread().worker_threads(threads).thread_name("checks").enable_all().build()?;
+            Builder::new_multi_thread().worker_threads(THREADS).thread_name("checks").enable_all().build()?;
         let starved = Arc::new(Starved::start()?);
+        let connections = usize::try_from(setup.server.connections).unwrap_or(usize::MAX);
+        let waiting = Semaphore::new((connections / 4 * 3).clamp(1, Semaphore::MAX_PERMITS));
         let runs = Runs { runtime: runtime.handle().clone(), starved, news: watch::Sender::new(0) };
         Ok(Self {
             setup: RwLock::new(Arc::new(setup)),
             stopping: AtomicBool::new(false),
             live: Live::new(runs.clone()),
+            waiting,
             runs,
             runtime: Some(runtime),
         })
@@ -137,6 +142,11 @@ impl Board {
     /// Whether readiness fails because the end is near.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A place to wait for checks. None where too many wait already.
+    pub(super) fn place_to_wait(&self) -> Option<SemaphorePermit<'_>> {
+        self.waiting.try_acquire().ok()
     }
 
     /// What the streams of the page share.

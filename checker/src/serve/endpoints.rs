@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
@@ -202,7 +202,12 @@ impl Asked {
 
     async fn subset(self, name: &str, words: Words) -> Answer {
         match self.form(FORMS) {
-            Ok(form) => self.printed(form, self.board.ask(&self.setup, name, words).await),
+            Ok(form) => {
+                let Some(_place) = self.board.place_to_wait() else {
+                    return full("too many wait for an answer already", "1");
+                };
+                self.printed(form, self.board.ask(&self.setup, name, words).await)
+            }
             Err(refusal) => *refusal,
         }
     }
@@ -233,6 +238,13 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: String) -> A
 /// An answer that refuses, as JSON: `{"error":"…"}`.
 pub fn refusal(status: StatusCode, what: &str) -> Answer {
     answer(status, "application/json", format!("{}\n", json!({ "error": what })))
+}
+
+/// There is no place for this question, and there may be in so many seconds.
+pub fn full(what: &str, seconds: &'static str) -> Answer {
+    let mut answer = refusal(StatusCode::SERVICE_UNAVAILABLE, what);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+    answer
 }
 
 /// There is nothing at this path.

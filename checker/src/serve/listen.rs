@@ -112,13 +112,18 @@ impl Server {
     }
 }
 
-/// Lets this process have as many descriptors as it may need for so many connections, as far as it is allowed to.
-pub fn allow_descriptors(connections: u32) {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+/// Lets this process have as many descriptors as it may need for so many connections, as far as it is allowed to. Gives how many
+/// connections it may have with those.
+pub fn allow_descriptors(connections: u32) -> u32 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return connections };
     let wanted = (u64::from(connections) + OTHER_DESCRIPTORS).min(hard);
-    if wanted > soft && setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_err() {
-        tracing::warn!(soft, wanted, "the limit of open files cannot be raised");
+    let raised = wanted <= soft || setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok();
+    let limit = if raised { wanted.max(soft) } else { soft };
+    let possible = limit.saturating_sub(OTHER_DESCRIPTORS).max(limit / 2);
+    if possible < u64::from(connections) {
+        tracing::warn!(connections, possible, "the limit of open files is too low for so many connections");
     }
+    connections.min(u32::try_from(possible).unwrap_or(u32::MAX)).max(1)
 }
 
 fn bind(listen: &Listen) -> io::Result<Listener> {

@@ -6,12 +6,16 @@ use std::io;
 
 use clap::ValueEnum;
 use shared::Status;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
 
 use super::standing::Change;
 use crate::format::plain::Plain;
 use crate::stream;
+
+/// How many lines may wait to be written.
+const WAITING: usize = 1_024;
 
 /// The forms of the log.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -25,13 +29,21 @@ pub enum Log {
 
 impl Log {
     /// From now on, this process's events go to standard error. Once a process.
-    pub fn start(self) {
+    ///
+    /// A thread writes them, and where nobody reads them some are lost: no answer waits for a log. What is dropped last waits
+    /// a second at most for what is not written yet.
+    pub fn start(self) -> WorkerGuard {
+        let (writer, written) = NonBlockingBuilder::default()
+            .buffered_lines_limit(WAITING)
+            .thread_name("log")
+            .finish(StandardError);
         let lines: SubscriberBuilder<DefaultFields, Format, _, _> =
-            tracing_subscriber::fmt().with_writer(|| StandardError).with_ansi(false).with_target(false);
+            tracing_subscriber::fmt().with_writer(writer).with_ansi(false).with_target(false);
         match self {
             Self::Text => lines.init(),
             Self::Json => lines.json().flatten_event(true).init(),
         }
+        written
     }
 }
 

@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Exit {
         }
     };
     stream::hide(configuration.secrets());
-    args.log.start();
+    let _written = args.log.start();
     let listen = args.listen.clone().unwrap_or_else(|| configuration.server.listen.clone());
     match serve(configuration, &listen, path) {
         Ok(()) => Exit::Passed,
@@ -121,9 +121,9 @@ pub fn run(args: &Args) -> Exit {
     }
 }
 
-fn serve(configuration: Configuration, listen: &Listen, path: PathBuf) -> io::Result<()> {
-    let settings = &configuration.server;
-    listen::allow_descriptors(settings.connections);
+fn serve(mut configuration: Configuration, listen: &Listen, path: PathBuf) -> io::Result<()> {
+    let settings = &mut configuration.server;
+    settings.connections = listen::allow_descriptors(settings.connections);
     let certificate = settings.tls.clone().map(Certificate::read).transpose()?.map(Arc::new);
     let connections = Connections::new(settings.connections.try_into().unwrap_or(usize::MAX));
     // Answers are given on this thread alone; whatever a check does, it does on the board's own.

@@ -43,16 +43,24 @@ pub async fn follow(path: PathBuf, board: Arc<Board>, mut hangup: Signal) {
                 false
             }
         };
+        if asked {
+            // Who asked waits for the end, whatever comes of it.
+            systemd::tell_reloading();
+        }
         let (file, before) = (path.clone(), known);
         // A file system that hangs must hold up no answer.
         let read = task::spawn_blocking(move || {
             let now = stamp(&file);
             (now, (asked || now != before).then(|| Configuration::read(&file)))
         });
-        let Ok((now, reading)) = read.await else { continue };
-        known = now;
-        if let Some(reading) = reading {
-            take(reading, &board);
+        if let Ok((now, reading)) = read.await {
+            known = now;
+            if let Some(reading) = reading {
+                take(reading, &board);
+            }
+        }
+        if asked {
+            systemd::tell(&[NotifyState::Ready]);
         }
     }
 }
@@ -82,13 +90,11 @@ fn take(reading: Reading, board: &Board) {
         tracing::error!("the configuration is refused; the one before stays in force");
         return;
     };
-    systemd::tell_reloading();
     stream::hide(configuration.secrets());
     warn_of_what_waits(&board.setup().server, &configuration.server);
     let checks = configuration.checks.len();
     board.replace(configuration);
     tracing::info!(checks, "another configuration is in force");
-    systemd::tell(&[NotifyState::Ready]);
 }
 
 fn warn_of_what_waits(before: &Server, now: &Server) {

@@ -12,7 +12,7 @@ use axum::http::header::{
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::access::{self, From, TOKEN_HEADER};
+use super::access::{self, FORWARDING, From, TOKEN_HEADER};
 use super::board::Board;
 use super::endpoints::{Answer, Asked, ENDPOINTS, Endpoint, HEALTHZ, not_found, refusal};
 use super::page;
@@ -72,7 +72,8 @@ fn may(rules: &shared::config::Access, head: &Parts) -> bool {
     let lines = head.headers.get_all(&rules.client_ip_header);
     let forwarded: Vec<_> = lines.iter().map(HeaderValue::as_bytes).collect();
     let token = head.headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
-    access::allows(rules, From { peer: peer(head), forwarded: &forwarded, token })
+    let told_elsewhere = FORWARDING.iter().any(|header| head.headers.contains_key(*header));
+    access::allows(rules, From { peer: peer(head), forwarded: &forwarded, told_elsewhere, token })
 }
 
 /// Our own server says it, or the application's that has mounted the router.

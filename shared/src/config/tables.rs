@@ -64,7 +64,7 @@ pub struct Server {
     /// renewed at any time. Whether there is HTTPS, and from which files, takes effect at the next start.
     pub tls: Option<Https>,
     /// How many connections may be open at once. Beyond that, the one that has been idle for longest is closed for each new
-    /// one. A change takes effect at the next start.
+    /// one, and of those that are open three quarters at most may wait for checks. A change takes effect at the next start.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: u32,
     /// How long an answer may take. A check that has not answered by then has timed out in it.
@@ -163,6 +163,7 @@ pub struct Access {
     /// The proxies whose word about the client's address is taken.
     pub trusted_proxies: Vec<Network>,
     /// The header in which they give it. The client is the last address in it, read from the right, that is no trusted proxy.
+    /// A proxy that gives it in another (`Forwarded`, `X-Forwarded-For`, `X-Real-IP`) and not in this one is refused.
     #[schemars(length(min = 1))]
     pub client_ip_header: String,
     /// What who asks must send as `X-Probe-Token`. Empty: nothing.

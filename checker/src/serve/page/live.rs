@@ -7,8 +7,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::http::header::{CACHE_CONTROL, RETRY_AFTER};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::IntoResponse as _;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream;
@@ -18,7 +18,7 @@ use tokio::time::{self, Instant};
 use super::crews::{self, Crews};
 use super::sheet;
 use crate::serve::board::{Board, Setup};
-use crate::serve::endpoints::{Answer, refusal};
+use crate::serve::endpoints::{Answer, full};
 use crate::serve::watched::Runs;
 
 /// How many streams there may be at once. Who gets none loads the page now and then.
@@ -51,9 +51,7 @@ impl Live {
 /// A stream, where there is a place for one more.
 pub fn stream(board: &Arc<Board>, setup: &Arc<Setup>, base: String) -> Answer {
     let Ok(place) = Arc::clone(&board.live().places).try_acquire_owned() else {
-        let mut full = refusal(StatusCode::SERVICE_UNAVAILABLE, "there are too many streams already");
-        full.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("10"));
-        return full;
+        return full("there are too many streams already", "10");
     };
     let (board, setup, news) = (Arc::clone(board), Arc::clone(setup), board.news());
     let follower = Follower { board, setup, base, news, told: None, ended: false, _place: place };
