@@ -26,7 +26,7 @@ mod glob;
 pub mod kind;
 #[cfg(feature = "run")]
 pub mod net;
-#[cfg(feature = "run")]
+#[cfg(any(feature = "celery", feature = "run"))]
 pub mod node;
 #[cfg(all(feature = "redis", feature = "run"))]
 pub mod redis;

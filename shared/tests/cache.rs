@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 #[cfg(feature = "database")]
 use servers::{Mariadb, Postgres};
-use servers::{Memcached, Redis, ask, ask_briefly, check};
+use servers::{Memcached, Proxy, Redis, ask, ask_briefly, ask_within, check};
 use shared::check::Check;
 
 fn cache(url: &str) -> Box<dyn Check> {
@@ -49,6 +49,21 @@ async fn a_redis_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     server.restart();
     assert_eq!(ask(&*redis).await, Ok(()));
     assert_eq!(server.ask("DBSIZE"), ":0");
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_forgotten_on_the_way_is_replaced_within_the_same_question() {
+    let server = Memcached::start(&[]);
+    let proxy = Proxy::to(server.port);
+    let to = cache(&format!("memcached://127.0.0.1:{}", proxy.port));
+    let within = Duration::from_secs(2);
+    for taken in 1..=3 {
+        for _ in 0..2 {
+            assert_eq!(ask_within(&*to, within).await, Ok(()));
+            assert_eq!(proxy.taken(), taken, "it is kept as long as it is good");
+        }
+        proxy.forget();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,19 +1,41 @@
-//! Celery's workers over AMQP, where a real broker cannot show it: what exactly is sent, and a broker that floods who asks.
+//! Celery's workers over AMQP, where a real broker cannot show it: what exactly is sent, and a broker that floods who asks;
+//! and over Redis what exactly is sent, and a task that is taken when nobody waits for it any more.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
 #[path = "celery/broker.rs"]
 mod broker;
+#[allow(dead_code, reason = "this test program uses its part")]
+#[path = "servers/program.rs"]
+mod program;
+#[path = "servers/proxy.rs"]
+mod proxy;
+#[allow(dead_code, reason = "this test program uses its part")]
+#[path = "servers/redis.rs"]
+mod redis;
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use broker::{Broker, Message, Order, Published};
+use nix::sys::signal::Signal;
+use program::{Program, SOON, free_port, until};
+use proxy::Proxy;
+use redis::Redis;
 use serde_json::{Value, json};
+use shared::celery::task::Task;
 use shared::celery::{Celery, Method, Names};
 
 /// What Celery's own `app.control.ping` (kombu 5.7.0) and a worker said to each other over a real RabbitMQ, frame by frame.
 const FRAMES: &str = include_str!("fixtures/celery_ping_amqp_frames.txt");
+
+/// The same over a real Redis (Celery 5.7.0), as its MONITOR told it.
+const MONITOR: &str = include_str!("fixtures/celery_ping_redis_monitor.txt");
 
 /// How much the process may grow by while a broker floods.
 const MEMORY_KIB: usize = 200 * 1024;
@@ -72,6 +94,71 @@ fn a_ping_is_what_celerys_own_is_on_the_wire_and_a_workers_reply_is_taken() {
     assert_eq!(ours, theirs);
 }
 
+/// What follows these words of MONITOR's, which quotes each of a command's words.
+fn captured(words: &str) -> &'static str {
+    MONITOR.lines().find_map(|line| Some(line.split_once(words)?.1)).unwrap()
+}
+
+/// Hears what is published on this channel, first.
+fn first_published(redis: &Redis, channel: &str) -> thread::JoinHandle<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(format!("SUBSCRIBE {channel}\r\n").as_bytes()).unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line == ":1"), "subscribed");
+    // A message is the one line that is JSON.
+    thread::spawn(move || lines.find(|line| line.starts_with('{')).unwrap())
+}
+
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn opened(envelope: &Value) -> Value {
+    read(&String::from_utf8(BASE64.decode(envelope["body"].as_str().unwrap()).unwrap()).unwrap())
+}
+
+#[test]
+fn a_ping_over_redis_is_what_celerys_own_is_and_a_workers_reply_is_taken() {
+    let redis = Redis::start(&[]);
+    let (channel, theirs) = captured(r#""PUBLISH" "#).split_once(' ').unwrap();
+    let published = first_published(&redis, channel);
+    let asked = thread::spawn({
+        let mut celery = Celery::new(&redis.url().parse().unwrap(), &Names::default());
+        move || celery.ask(&[Method::Ping], soon(), |replies| replies.workers.len() == 1)
+    });
+    let mut ours = read(&published.join().unwrap());
+    let (mut theirs, ours_asks) = (read(read(theirs).as_str().unwrap()), opened(&ours));
+
+    // The worker's reply as MONITOR quoted it, which is how a command may be written; but to this question.
+    let to = &ours_asks["reply_to"];
+    let list = format!("{}.{}", to["exchange"].as_str().unwrap(), to["routing_key"].as_str().unwrap());
+    let theirs_asks = opened(&theirs);
+    let ticket = |asks: &Value| asks["ticket"].as_str().unwrap().to_owned();
+    let (_, reply) = captured(r#""LPUSH" "#).split_once(' ').unwrap();
+    let reply = reply.replace(&ticket(&theirs_asks), &ticket(&ours_asks));
+    redis.ask(&format!("LPUSH {list} {reply}"));
+    let workers = asked.join().unwrap().unwrap().workers;
+    let pongs: Vec<_> = workers.into_iter().map(|(name, worker)| (name, worker.pong)).collect();
+    assert_eq!(pongs, [("w1@anchor".to_owned(), Some(Ok(())))]);
+
+    // One question differs from another one by its ticket, where replies go to, and its tag.
+    let mut as_theirs = ours_asks;
+    for part in ["ticket", "reply_to"] {
+        assert!(as_theirs[part] != theirs_asks[part]);
+        as_theirs[part] = theirs_asks[part].clone();
+    }
+    assert_eq!(as_theirs, theirs_asks);
+    // Ours has no end by the asker's clock; workers do not look at it.
+    assert!(theirs["headers"].as_object_mut().unwrap().remove("expires").is_some());
+    for envelope in [&mut ours, &mut theirs] {
+        let tag = envelope["properties"]["delivery_tag"].take();
+        assert!(tag.is_string());
+        envelope["body"].take();
+    }
+    assert_eq!(ours, theirs);
+}
+
 /// Replies to nothing that was asked, of this size, without end.
 fn flood(order: Order, size: usize) -> Broker {
     Broker::start(order, move |_| {
@@ -110,6 +197,42 @@ fn what_a_broker_may_send_is_for_each_question_anew() {
         let replies = celery.ask(&[Method::Ping], soon(), |replies| replies.workers.len() == 1).unwrap();
         assert_eq!(replies.workers.len(), 1);
     }
+}
+
+#[test]
+fn a_kept_connection_that_was_forgotten_on_the_way_is_replaced_within_the_same_question() {
+    let broker = Broker::start(Order::AnswersFirst, |published| {
+        [Message { ticket: Some(ticket(published)), body: br#"{"w@h": {"ok": "pong"}}"#.to_vec() }]
+    });
+    let proxy = Proxy::to(broker.address.port());
+    let address = format!("amqp://127.0.0.1:{}//", proxy.port);
+    let mut celery = Celery::new(&address.parse().unwrap(), &Names::default());
+    for taken in 1..=3 {
+        for _ in 0..2 {
+            let until = Instant::now() + Duration::from_secs(3);
+            let replies = celery.ask(&[Method::Ping], until, |replies| replies.workers.len() == 1).unwrap();
+            assert_eq!((replies.workers.len(), proxy.taken()), (1, taken));
+        }
+        proxy.forget();
+    }
+}
+
+#[test]
+fn a_task_that_a_frozen_redis_takes_later_is_taken_back_before_the_next_one_is_sent() {
+    let server = Redis::start(&[]);
+    let mut celery = Celery::new(&server.url().parse().unwrap(), &Names::default());
+    let task = Task { name: "t".to_owned(), queue: "q".to_owned() };
+    let sent = celery.send(&task, soon()).unwrap();
+    celery.withdraw(&sent, soon()).unwrap();
+    server.program.freeze();
+    let told = celery.send(&task, Instant::now() + Duration::from_millis(300)).unwrap_err();
+    assert_eq!(told.reason(), "Redis did not answer in time");
+    server.program.signal(Signal::SIGCONT);
+    until("the task that nobody waits for", || (server.ask("LLEN q") == ":1").then_some(()));
+    let sent = celery.send(&task, soon()).unwrap();
+    assert_eq!(server.ask("LLEN q"), ":1", "the new one alone");
+    celery.withdraw(&sent, soon()).unwrap();
+    assert_eq!(server.ask("LLEN q"), ":0");
 }
 
 /// The most that the process has had.

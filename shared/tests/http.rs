@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use servers::{Nginx, ask, ask_briefly, check};
+use servers::{Nginx, Proxy, ask, ask_briefly, ask_within, check};
 
 /// The reason alone, and that nothing told a secret.
 async fn told(settings: Value) -> Result<(), String> {
@@ -118,6 +118,20 @@ async fn a_connection_is_kept_and_one_that_died_is_replaced_within_the_run() {
         server.program.restart();
         server.wait();
         assert_eq!(ask(&*http).await, Ok(()), "another one");
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_forgotten_on_the_way_is_replaced_within_the_run() {
+    let server = Nginx::start();
+    let proxy = Proxy::to(server.port);
+    let http = check("http", json!({ "url": format!("http://127.0.0.1:{}/ok", proxy.port) }));
+    for taken in 1..=3 {
+        for _ in 0..2 {
+            assert_eq!(ask_within(&*http, Duration::from_secs(3)).await, Ok(()));
+            assert_eq!(proxy.taken(), taken, "it is kept as long as it is good");
+        }
+        proxy.forget();
     }
 }
 

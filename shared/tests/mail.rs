@@ -4,6 +4,10 @@
 
 mod servers;
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::thread;
+
 use nix::sys::signal::Signal;
 use serde_json::json;
 use servers::{Smtp, ask, ask_briefly, check};
@@ -64,4 +68,27 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     assert!(told.starts_with("no connection is accepted: "), "{told}");
     server.restart();
     assert_eq!(ask(&*mail).await, Ok(()));
+}
+
+/// A peer of a few lines: no real server can be made to keep silent after QUIT alone.
+#[tokio::test]
+async fn a_server_that_is_silent_after_quit_has_answered_all_that_was_asked() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("smtp://{}", listener.local_addr().unwrap());
+    let peer = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"220 peer\r\n").unwrap();
+        let mut said = Vec::new();
+        for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+            if line.starts_with("EHLO") {
+                stream.write_all(b"250 peer\r\n").unwrap();
+            }
+            said.push(line);
+        }
+        said
+    });
+    let mail = check("mail", json!({ "url": url }));
+    assert_eq!(ask_briefly(&*mail).await, Ok(()));
+    let said = peer.join().unwrap();
+    assert_eq!(said.last().unwrap(), "QUIT", "{said:?}");
 }

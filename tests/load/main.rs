@@ -2,13 +2,14 @@
 //!
 //! `tests/run scale` prepares what this needs and runs it; `tests/run load` runs it small and quick. It starts its own
 //! servers, measures one thing after another, and ends with one table. Absolute times are those of this machine under its
-//! load of this moment; so promises are judged by ratios of what was measured in turn, and by the fastest tenth where a
-//! time is promised, and they are not judged with `--small`. That all that was told is right always is.
+//! load of this moment; so promises are judged by ratios of what was measured in turn, and by the median where a time is
+//! promised, and they are not judged with `--small`. That all that was told is right always is.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
 mod command;
 mod crew;
+mod lists;
 mod place;
 #[path = "../../checker/tests/servers/mod.rs"]
 mod servers;
@@ -109,7 +110,10 @@ fn main() -> ExitCode {
     for size in plan.crowded {
         crowded_as(&plan, &place, &names[0], *size, &mut table);
     }
-    listed(&plan, &place, &names[0], &mut table);
+    weighed(&plan, &place, &names[1], &mut table);
+    let mut crew = Crew::of(&names[0], plan.many);
+    crew.beat_once(&place.url());
+    lists::of_few_and_all(&plan, &place, &place.name_beside(&names[0]), &mut crew, &mut table);
     saturate(&plan, &place, &names[..1], &mut table);
     saturate(&plan, &place, &names, &mut table);
     drop(place);
@@ -119,13 +123,8 @@ fn main() -> ExitCode {
 
 /// What a cluster of this size takes of one Redis.
 fn sizing(plan: &Plan, place: &Place, size: usize, interval: f64, table: &mut Table) {
-    let (node, url) = (place.node("orders"), place.url());
-    // What the server's own caches and the scripts take is no worker's.
-    Crew::of("warm", 1).beat_once(&url);
-    let before = node.memory();
     let mut crew = Crew::of("orders", size);
-    crew.beat_once(&url);
-    let memory = (node.memory() - before) / float(size);
+    let memory = weigh(place, &mut crew);
     let line = crew.mean_line();
     let a_second = float(size) / interval;
     let (trips, cost) = while_beating(plan, place, &mut crew, a_second);
@@ -139,6 +138,24 @@ fn sizing(plan: &Plan, place: &Place, size: usize, interval: f64, table: &mut Ta
         mebibytes(memory * float(size)),
     );
     table.row(&format!("{who}: the server"), &server);
+}
+
+/// The same in a Redis Cluster, of a node that has no other keys.
+fn weighed(plan: &Plan, place: &Place, cluster: &str, table: &mut Table) {
+    let mut crew = Crew::of(cluster, plan.many);
+    let memory = weigh(place, &mut crew);
+    let told = format!("{memory:.0} bytes a worker, {} in all", mebibytes(memory * float(plan.many)));
+    table.row(&format!("{} workers on another node: the server", number(plan.many)), &told);
+}
+
+/// What each worker takes of its server's memory, in bytes, once all have beaten.
+fn weigh(place: &Place, crew: &mut Crew) -> f64 {
+    let node = place.node(&crew.cluster);
+    // What the server's own caches and the scripts take is no worker's.
+    Crew::of(&place.name_beside(&crew.cluster), 1).beat_once(&place.url());
+    let before = node.memory();
+    crew.beat_once(&place.url());
+    (node.memory() - before) / float(crew.workers.len())
 }
 
 /// Counts among foreign keys.
@@ -261,18 +278,14 @@ fn saturate(plan: &Plan, place: &Place, names: &[String], table: &mut Table) {
 
 /// All that the commands ask, of a small cluster and of a large one.
 fn questions(plan: &Plan, place: &Place, table: &mut Table) {
-    listed(plan, place, "few", table);
-    let (url, text) = (place.url(), place.text());
+    let text = place.text();
     let mut crew = Crew::of("many", plan.many);
-    crew.beat_once(&url);
+    crew.beat_once(&place.url());
+    lists::of_few_and_all(plan, place, "few", &mut crew, table);
     let (size, ready) = (crew.workers.len() as u64, crew.ready());
     let host = crew::host(7);
     let on_host = crew.on_host(&host);
-    let (end, sent) = (AtomicBool::new(false), Sent::default());
-    thread::scope(|scope| {
-        let beating = Ends(&end);
-        let rhythm = Pace { a_second: Some(float(plan.many) / INTERVAL), together: 8 };
-        crew.beat(scope, &url, rhythm, 2, &end, &sent);
+    while_all_beat(place, &mut crew, || {
         let of = format!("of {}", number(plan.many));
         let commands = |what: &str, words: &str, times: usize, right: &dyn Fn(&Value) -> bool| {
             let run = || {
@@ -300,74 +313,26 @@ fn questions(plan: &Plan, place: &Place, table: &mut Table) {
         told(commands(&format!("{of}, --host"), &format!("--host {host} --timeout 60s"), slow, &here));
         let words = format!("--host {host} --queue {QUEUE}:0 --timeout 60s");
         told(commands(&format!("{of}, --host and --queue"), &words, slow, &here));
-        for format in ["json", "text"] {
-            list_all(plan, place, format, table);
-        }
         let first = Times::new((0..slow).map(|_| command::first_of_watch("many", &text)).collect());
         table.row(
             &format!("checker watch --cluster {of}, to its first line"),
             &Told(first.median()).to_string(),
         );
+    });
+}
+
+/// Does something while all of them beat, each at the usual interval.
+fn while_all_beat(place: &Place, crew: &mut Crew, work: impl FnOnce()) {
+    let (url, size) = (place.url(), crew.workers.len());
+    let (end, sent) = (AtomicBool::new(false), Sent::default());
+    thread::scope(|scope| {
+        let beating = Ends(&end);
+        let rhythm = Pace { a_second: Some(float(size) / INTERVAL), together: 8 };
+        crew.beat(scope, &url, rhythm, 2, &end, &sent);
+        work();
         drop(beating);
     });
     assert_eq!(sent.refused.into_inner(), 0, "beats were refused");
-}
-
-/// A list of a small cluster: by the library, and by the command.
-fn listed(plan: &Plan, place: &Place, cluster: &str, table: &mut Table) {
-    let (url, text) = (place.url(), place.text());
-    Crew::of(cluster, plan.few).beat_once(&url);
-    let mut fleet = Fleet::new(url, cluster);
-    let mut pages = Vec::new();
-    for _ in 0..plan.commands * 3 {
-        let begun = Instant::now();
-        let mut next = Some(Cursor::default());
-        let mut members = 0;
-        while let Some(cursor) = next {
-            let page = fleet.members(&cursor, MAX_PAGE, soon()).unwrap();
-            members += page.members.iter().filter(|member| member.record().is_some()).count();
-            next = page.next;
-        }
-        pages.push(begun.elapsed());
-        assert!(members >= plan.few, "{members} of {} members", plan.few);
-    }
-    let of = format!("of {} in {cluster}", number(plan.few));
-    let pages = Times::new(pages);
-    let told = |times: &Times| format!("{times}, the fastest tenth {}", Told(times.percent(10)));
-    let within = Duration::from_millis(10);
-    let judge = |times: &Times| times.percent(10) <= within;
-    table.judged(&format!("all members {of}, with their records"), &told(&pages), "10 ms", judge(&pages));
-    let run = || {
-        let done = command::run(&format!("cluster {cluster} --list --format json --timeout 20s"), &text);
-        let workers = done.json()["workers"].as_array().map_or(0, Vec::len);
-        assert_eq!(workers, plan.few, "{}", done.output);
-        done.took
-    };
-    let lists = Times::new((0..plan.commands).map(|_| run()).collect());
-    table.judged(&format!("checker cluster --list {of}"), &told(&lists), "10 ms", judge(&lists));
-}
-
-/// The largest list, and the memory that it takes.
-fn list_all(plan: &Plan, place: &Place, format: &str, table: &mut Table) {
-    let words = format!("cluster many --list --format {format} --timeout 120s");
-    let mut line = Line::to(place.node("many"));
-    let (done, longest) = while_pinging(&mut line, || command::run_and_look(&words, &place.text()));
-    let listed = match format {
-        "json" => done.json()["workers"].as_array().map_or(0, Vec::len),
-        // The answer and the heading.
-        _ => done.output.lines().count() - 2,
-    };
-    assert_eq!(listed, plan.many, "{words}: exit {:?}", done.code);
-    #[expect(clippy::cast_precision_loss, reason = "a size to be shown")]
-    let told = format!(
-        "{}, {} of memory at the most for {} of output; a PING meanwhile at most {}",
-        Told(done.took),
-        mebibytes(done.most_memory as f64),
-        mebibytes(done.output.len() as f64),
-        Told(longest),
-    );
-    let what = format!("checker cluster --list --format {format} of {}", number(plan.many));
-    table.judged(&what, &told, "128 MiB", done.most_memory <= 128 << 20);
 }
 
 /// What it takes to look through all keys of a server, which nothing here does for workers of its own: at once, in steps, and

@@ -71,6 +71,13 @@ impl Place {
         Node(self.nodes.iter().find(|node| node.port == port).expect("one of ours"))
     }
 
+    /// Another name, with its keys on the same node.
+    pub fn name_beside(&self, cluster: &str) -> String {
+        let port = self.node(cluster).0.port;
+        let mut names = (0..200).map(|number| format!("beside-{number}"));
+        names.find(|name| self.node(name).0.port == port).expect("a name for each node")
+    }
+
     /// Names of which each has its keys on another master.
     pub fn names_apart(&self) -> Vec<String> {
         let mut names: Vec<(u16, String)> = Vec::new();
@@ -105,8 +112,13 @@ impl Node<'_> {
         self.info("cpu", "used_cpu_user_main_thread") + self.info("cpu", "used_cpu_sys_main_thread")
     }
 
+    /// What it has allocated, but for connections, and for what it keeps to pass on to replicas, which grows with each
+    /// beat up to its bound.
     pub fn memory(self) -> f64 {
-        self.info("memory", "used_memory")
+        let alone = || self.info("clients", "connected_clients") <= 1.0;
+        until("nobody else is connected", || alone().then_some(()));
+        let of = |field| self.info("memory", field);
+        of("used_memory") - of("mem_replication_backlog") - of("mem_clients_slaves")
     }
 
     fn info(self, section: &str, field: &str) -> f64 {

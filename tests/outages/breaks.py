@@ -172,4 +172,4 @@ class Denying(Outage):
 OUTAGES = [Outage, Killed, Frozen, Slow, Sluggish, Restarted, Emptied, Full, FullEvicting, Churning, Denying]
 
 # Those that an agent goes through too, beside the workers that beat to Redis by themselves.
-FOR_AN_AGENT = [Killed, Frozen, Slow, Restarted, Emptied, Full, Denying]
+FOR_AN_AGENT = [Killed, Frozen, Slow, Restarted, Emptied, Full, FullEvicting, Denying]

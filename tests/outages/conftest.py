@@ -59,7 +59,7 @@ def pytest_terminal_summary(terminalreporter, config):
     if not groups:
         return
     terminalreporter.section(f"Redis out of order for {groups[0].seconds:.0f} s, promise {groups[0].promise:.0f} s")
-    widths = (24, 10, 26, 26, 28, 8, 8, 16)
+    widths = (26, 10, 26, 26, 28, 8, 8, 16)
     heads = ("outage", "beat gap", "live", "ready", "cluster", "back", "tries", "tasks: n, p99, max")
     rows = [heads, *(row(group) for group in groups)]
     for cells in rows:

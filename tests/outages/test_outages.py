@@ -103,7 +103,7 @@ def test_beats_that_arrive_are_counted_though_their_answers_come_too_late(group)
     assert sum(answer.said["status"] == "pass" for answer in late) >= 0.75 * len(late), late
 
 
-@each(["full-volatile-lru"])
+@each(both(["full-volatile-lru"]))
 def test_evicted_beats_are_no_longer_counted_and_nobody_is_called_lost(group):
     answers = group.within(group.cluster, SLACK, 0)
     assert answers

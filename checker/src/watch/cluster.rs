@@ -4,7 +4,8 @@
 //! answer holds up neither keys nor frames. While it cannot be asked, the rows stay, and nobody can tell of any of them
 //! how it is.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::mem;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -82,9 +83,10 @@ impl Cluster {
                 self.notice = more.then(|| format!("more than {MOST} workers: not all are shown"));
                 let before = mem::replace(&mut self.rows, rows);
                 let now = Instant::now();
-                let is_there = |key: &OsString| self.rows.iter().any(|row| row.key == *key);
-                let missed: Vec<_> = before.into_iter().filter(|row| !is_there(&row.key)).collect();
-                self.gone.retain(|(row, _)| !is_there(&row.key));
+                let there: HashSet<&OsStr> = self.rows.iter().map(|row| row.key.as_os_str()).collect();
+                let is_there = |row: &Row| there.contains(row.key.as_os_str());
+                let missed: Vec<_> = before.into_iter().filter(|row| !is_there(row)).collect();
+                self.gone.retain(|(row, _)| !is_there(row));
                 self.gone.extend(missed.into_iter().map(|row| (farewell(row), now)));
             }
             Err(why) => {

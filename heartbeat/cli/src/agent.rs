@@ -28,9 +28,9 @@ const LOOK_GAP: Duration = Duration::from_millis(50);
 /// Between two publications, at least, where something cannot wait for the interval.
 const URGENT_GAP: Duration = Duration::from_millis(100);
 
-/// How much is sent at most to a Redis that has not answered yet, or not of late: a chance part of all. As much as costs it a
-/// few milliseconds, so that one whose answers come too late still hears of all workers of a usual host. It also teaches
-/// Redis the script, of which it is then told no more than the name.
+/// How much is sent to a Redis that has not answered yet, or not of late; of more than four times as many workers a quarter.
+/// Of a usual host that costs it a few milliseconds, and one whose answers come too late still hears of all workers. It also
+/// teaches Redis the script, of which it is then told no more than the name.
 const PROBE: usize = 100;
 
 /// What one errand adds to the time that a round trip may take.
@@ -111,6 +111,8 @@ struct Pace {
     not_before: Instant,
     backoff: Duration,
     failing: bool,
+    /// How many have failed.
+    tries: usize,
     /// Whether Redis has answered the last time, be it by a refusal.
     answered: bool,
     /// Which were wanted the last time.
@@ -129,6 +131,7 @@ impl Pace {
             not_before: now + interval.min(Duration::from_secs(1)).mul_f64(fraction()),
             backoff: LEAST_BACKOFF,
             failing: false,
+            tries: 0,
             answered: false,
             wanted: Which::All,
         }
@@ -152,6 +155,7 @@ impl Pace {
         self.not_before = (self.sent + wait).max(now);
         self.backoff = (self.backoff * 2).min(MOST_BACKOFF);
         self.beats_due = true;
+        self.tries = self.tries.wrapping_add(1);
         self.answered = false;
     }
 }
@@ -223,7 +227,7 @@ impl Publisher {
         };
         let most = self.pace.most();
         let errands = match most {
-            PROBE => self.roster.probe(which, PROBE, fraction()),
+            PROBE => self.roster.probe(which, PROBE, self.pace.tries),
             most => self.roster.errands(which, most),
         };
         if which == Which::All {

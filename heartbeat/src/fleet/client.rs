@@ -60,6 +60,8 @@ pub struct Client {
     first: usize,
     names: Names,
     most_each: u64,
+    /// Whether the last call ended without all answers: what does not know the scripts may be too late to say so.
+    unheard: bool,
     given_up: Arc<AtomicBool>,
 }
 
@@ -73,7 +75,7 @@ impl Client {
     /// No connection yet. Where `given_up` is set, what waits ends at once.
     pub fn new(url: Url, given_up: Arc<AtomicBool>) -> Self {
         let names = Names::default();
-        Self { url, link: None, owner: None, first: 0, names, most_each: MOST_EACH, given_up }
+        Self { url, link: None, owner: None, first: 0, names, most_each: MOST_EACH, unheard: false, given_up }
     }
 
     /// The same, for answers that may be as large as a round trip's together.
@@ -125,7 +127,9 @@ impl Client {
     ) -> Result<Refused, Error> {
         let patience = Patience::new(until, &self.given_up);
         let all: Vec<usize> = (0..questions.len()).collect();
-        let mut refused = self.ask_some(questions, &all, (Sent::Known, ahead), &patience, &mut take)?;
+        let sent = if self.unheard { Sent::New } else { Sent::Known };
+        self.unheard = true;
+        let mut refused = self.ask_some(questions, &all, (sent, ahead), &patience, &mut take)?;
         for _ in 0..MOST_HOPS {
             let Some((is_one, way)) = self.way_on(&refused) else { break };
             let (again, others): (Refused, Refused) =
@@ -150,6 +154,7 @@ impl Client {
         if let Some(link) = &mut self.link {
             link.used = true;
         }
+        self.unheard = false;
         Ok(refused)
     }
 

@@ -257,8 +257,9 @@ impl Fleet {
             _ => bare.push(member),
         };
         match self.records(now_ms, scores, until, &mut sort_out) {
-            // Somebody has put something large there: no more of each than tells that it is too large.
-            Err(error) if error.kind() == ErrorKind::Garbled => {
+            // Somebody has put something large there: no more of each than tells that it is too large. Or its slot is just
+            // being moved, with some of the keys here and some there: each by itself is found.
+            Err(error) if error.kind() == ErrorKind::Garbled || error.code() == Some("TRYAGAIN") => {
                 self.beginnings(now_ms, scores, until)?.into_iter().for_each(sort_out);
             }
             read => read?,
@@ -290,16 +291,22 @@ impl Fleet {
             questions.push(Ask::Command(command));
         }
         let cluster = self.cluster.as_str();
-        let (mut ready, mut all_told) = (Vec::new(), true);
+        // Each portion's apart: what was sent aside by a node that just hands its keys over is answered after all others.
+        let mut ready = vec![None; scores.len().div_ceil(PORTION)];
+        let mut all_told = true;
         let refused = self.client.ask_each(&questions, until, |index, answer| {
             let portion = scores.chunks(PORTION).nth(index / 2).unwrap_or_default();
             let Value::Array(values) = answer else { return all_told = false };
             all_told &= values.len() == portion.len();
             if index % 2 == 0 {
-                ready = values.iter().map(|score| is_after(score, now_ms)).collect();
+                ready[index / 2] =
+                    Some(values.iter().map(|score| is_after(score, now_ms)).collect::<Vec<_>>());
                 return;
             }
-            for (((id, lost_at_ms), line), takes_work) in portion.iter().zip(&values).zip(ready.drain(..)) {
+            let Some(ready) = ready[index / 2].take().filter(|ready| ready.len() == portion.len()) else {
+                return all_told = false;
+            };
+            for (((id, lost_at_ms), line), takes_work) in portion.iter().zip(&values).zip(ready) {
                 each(Member::found(*id, now_ms, *lost_at_ms, takes_work, Found::of(*id, cluster, line)));
             }
         })?;

@@ -1,8 +1,11 @@
 //! A Redis Cluster of six nodes: a failover, and a slot that moves under a worker that beats.
 
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::process::{Command, Stdio};
 
-use heartbeat::fleet::{Beat, Cursor, Fleet, Fleets, News};
+use heartbeat::fleet::{Beat, Cursor, Fleet, Fleets, Member, News};
+use heartbeat::record::Id;
 
 use crate::access::rights;
 use crate::servers::{SOON, Server, soon, until};
@@ -58,6 +61,22 @@ impl Cluster {
     fn id(node: &Server) -> String {
         node.ask("CLUSTER MYID")
     }
+
+    /// In which all keys lie.
+    fn slot(node: &Server) -> u64 {
+        node.ask("CLUSTER KEYSLOT heartbeat:{c}:workers")
+    }
+
+    /// Who hands the slot over, and who takes it; no key has moved yet.
+    fn begin_to_move(&self) -> (&Server, &Server) {
+        let from = self.owner();
+        let to = (0..6).find(|to| *to != from && Self::is_master(&self.0[*to])).expect("another master");
+        let (from, to) = (&self.0[from], &self.0[to]);
+        let slot = Self::slot(from);
+        to.ask::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", Self::id(from)));
+        from.ask::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", Self::id(to)));
+        (from, to)
+    }
 }
 
 fn wait_beat(worker: &Worker) {
@@ -84,16 +103,15 @@ fn a_worker_beats_through_a_migration_and_a_failover() {
     let witness = worker.witness();
 
     // The slot moves: first all keys are here, then some, then none.
-    let from = cluster.owner();
-    let to = (0..6).find(|to| *to != from && Cluster::is_master(&cluster.0[*to])).expect("another master");
-    let (from, to) = (&cluster.0[from], &cluster.0[to]);
-    let slot: u64 = from.ask("CLUSTER KEYSLOT heartbeat:{c}:workers");
-    to.ask::<()>(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", Cluster::id(from)));
-    from.ask::<()>(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", Cluster::id(to)));
+    let (from, to) = cluster.begin_to_move();
     wait_beat(&worker);
     let migrate = |key: &str| {
         from.ask::<redis::Value>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.port));
     };
+    // One of the keys that a list is made of, and the records not yet.
+    migrate("heartbeat:{c}:ready");
+    let members = fleet.members(&Cursor::default(), 10, soon()).unwrap().members;
+    assert!(members.len() == 1 && members[0].takes_work && members[0].record().is_some(), "{members:?}");
     for key in from.keys() {
         migrate(&key);
         // A half-moved set of keys is refused; that is a failure among others.
@@ -104,6 +122,7 @@ fn a_worker_beats_through_a_migration_and_a_failover() {
     });
     // Nothing is there any more, so the old owner sends the beat on.
     wait_beat(&worker);
+    let slot = Cluster::slot(to);
     for node in [to, from] {
         node.ask::<()>(&format!("CLUSTER SETSLOT {slot} NODE {}", Cluster::id(to)));
     }
@@ -126,6 +145,53 @@ fn a_worker_beats_through_a_migration_and_a_failover() {
         };
         (!cluster.0.iter().any(holds)).then_some(())
     });
+}
+
+#[test]
+fn a_list_is_whole_whatever_part_of_the_keys_has_moved() {
+    let cluster = Cluster::start();
+    let worker = Worker::start(&cluster.url());
+    let mut record = worker.record();
+    worker.heartbeat.stop().unwrap();
+    let beats: Vec<_> = (0..250)
+        .map(|n| {
+            let mut line = Vec::new();
+            (record.id, record.worker, record.promise_ms) = (Id(n), format!("w{n}"), 60_000);
+            record.write(&mut line);
+            (record.clone(), line, n % 3 == 0)
+        })
+        .collect();
+    let news = beats.iter().map(|(record, line, takes_work)| {
+        News::Beat(Beat { record, line, takes_work: *takes_work, age_ms: 0 })
+    });
+    let news: Vec<_> = news.collect();
+    let told = Fleets::new(cluster.url().parse().unwrap()).tell(&news, soon());
+    assert!(told.iter().all(Result::is_ok), "{told:?}");
+
+    let mut fleet = Fleet::new(cluster.url().parse().unwrap(), "c");
+    let mut assert_whole = |when: &str| {
+        let (mut records, mut take_work) = (HashSet::new(), HashSet::new());
+        let each = |member: Member| {
+            records.extend(member.record().map(|record| record.id));
+            take_work.extend(member.takes_work.then_some(member.id));
+            ControlFlow::Continue(())
+        };
+        fleet.each_member(Some(&record.host), soon(), each).unwrap();
+        assert_eq!((records.len(), take_work.len()), (250, 84), "{when}");
+        assert!(take_work.iter().all(|id| id.0 % 3 == 0), "{when}");
+    };
+    assert_whole("nothing has moved");
+    let (from, to) = cluster.begin_to_move();
+    let (stats, others): (Vec<_>, Vec<_>) = from.keys().into_iter().partition(|key| key.contains("}:stat:"));
+    let migrate = |key: &String| {
+        from.ask::<redis::Value>(&format!("MIGRATE 127.0.0.1 {} {key} 0 5000", to.port));
+    };
+    stats[..100].iter().for_each(migrate);
+    assert_whole("some records have moved");
+    stats[100..].iter().for_each(migrate);
+    assert_whole("all records have moved, and nothing else");
+    others.iter().for_each(migrate);
+    assert_whole("all has moved");
 }
 
 #[test]

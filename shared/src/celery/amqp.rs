@@ -26,6 +26,7 @@ use self::wire::Grip;
 use super::broker::Amqp;
 use super::round::Round;
 use super::{Error, Happening, Names, message};
+use crate::node::solo::Solo;
 
 mod task;
 pub(crate) mod wire;
@@ -43,6 +44,7 @@ const AT_ONCE: usize = 1_000;
 pub struct Line {
     url: Amqp,
     names: Names,
+    lookups: Solo,
     link: Option<Link>,
 }
 
@@ -66,7 +68,7 @@ impl std::fmt::Debug for Link {
 
 impl Line {
     pub fn new(url: Amqp, names: Names) -> Self {
-        Self { url, names, link: None }
+        Self { url, names, lookups: Solo::default(), link: None }
     }
 
     pub fn ask(&mut self, round: &mut Round<'_>, until: Instant) -> Result<(), Error> {
@@ -86,7 +88,8 @@ impl Line {
         heard
     }
 
-    /// Over the connection that is kept, and where that turns out to be dead, once more over a new one.
+    /// Over the connection that is kept, and where that turns out to be dead, once more over a new one. Its broker has a third of
+    /// the time to say that it is there.
     fn with_link<T>(
         &mut self,
         until: Instant,
@@ -96,11 +99,15 @@ impl Line {
         loop {
             let link = match self.link.take() {
                 Some(link) => link,
-                None => Link::open(&self.url, until)?,
+                None => Link::open(&self.url, &self.lookups, until)?,
             };
             let link = self.link.insert(link);
-            link.begin(until);
-            match work(&self.url, link) {
+            let there = if was_kept { link.is_still_there(&self.url, until) } else { Ok(()) };
+            let done = there.and_then(|()| {
+                link.begin(until);
+                work(&self.url, link)
+            });
+            match done {
                 Ok(value) => return Ok(value),
                 Err(error) => {
                     self.link = None;
@@ -115,10 +122,10 @@ impl Line {
 }
 
 impl Link {
-    fn open(url: &Amqp, until: Instant) -> Result<Self, Error> {
+    fn open(url: &Amqp, lookups: &Solo, until: Instant) -> Result<Self, Error> {
         let ground = Ground::new()?;
         let tls = url.tls.as_ref().map(heartbeat::fleet::tls::Files::client_config).transpose()?;
-        let (stream, grip) = match ground.wait(until, wire::connect(url, tls)) {
+        let (stream, grip) = match ground.wait(until, wire::connect(url, lookups, until, tls)) {
             Some(connected) => connected.map_err(|error| Error::io(url, &error))?,
             None => return Err(Error::timed_out(url)),
         };
@@ -210,6 +217,14 @@ impl Link {
             round.settle();
         }
         Ok(())
+    }
+
+    /// After a time in which nothing was said, in which the connection may have been forgotten on the way.
+    fn is_still_there(&mut self, url: &Amqp, until: Instant) -> Result<(), Error> {
+        let now = Instant::now();
+        let share = now + until.saturating_duration_since(now) / 3;
+        self.begin(share);
+        self.is_there(url, share)
     }
 
     /// Asks for what only a broker that is there answers.
@@ -365,7 +380,7 @@ impl Ground {
 impl Drop for Ground {
     fn drop(&mut self) {
         self.grip = None;
-        // A name that is just looked up must hold up nobody.
+        // What still runs in it must hold up nobody.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

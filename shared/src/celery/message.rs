@@ -39,7 +39,7 @@ pub fn envelope(body: &str, exchange: &str, routing_key: &str) -> Result<Value, 
         "content-type": "application/json",
         "headers": { "clock": 1 },
         "properties": {
-            "delivery_mode": 1,
+            "delivery_mode": 2,
             "delivery_info": { "exchange": exchange, "routing_key": routing_key },
             "priority": 0,
             "body_encoding": "base64",

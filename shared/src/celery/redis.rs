@@ -43,11 +43,13 @@ pub struct Line {
     connection: Connection,
     db: u32,
     names: Names,
+    /// A task that may stand in its list: a Redis that was frozen does what it was told as soon as it goes on.
+    unsure: Option<Sent>,
 }
 
 impl Line {
     pub fn new(url: Url, names: Names) -> Self {
-        Self { db: url.db(), connection: Connection::new(url), names }
+        Self { db: url.db(), connection: Connection::new(url), names, unsure: None }
     }
 
     pub fn ask(&mut self, round: &mut Round<'_>, until: Instant) -> Result<(), Error> {
@@ -132,20 +134,32 @@ impl Line {
 
 /// A task stands in the list of its queue until a worker takes it.
 impl Line {
+    /// Before the next one is sent, the last one is looked for where nobody can tell what became of it.
     pub fn send(&mut self, task: &Task, until: Instant) -> Result<Sent, Error> {
+        if let Some(unsure) = self.unsure.take() {
+            self.withdraw(&unsure, until)?;
+        }
         let sent = task.sent(until.saturating_duration_since(Instant::now()))?;
-        self.run(&[command("LPUSH", &[&self.list(&sent), &sent.envelope])], until)?;
+        self.run_for(&sent, &command("LPUSH", &[&self.list(&sent), &sent.envelope]), until)?;
         Ok(sent)
     }
 
     /// Takes a task back that no worker has taken. It stands among the latest, so no more of a long list is looked at.
     pub fn withdraw(&mut self, sent: &Sent, until: Instant) -> Result<(), Error> {
         let list = self.list(sent);
-        let found = self.run(&[command("LPOS", &[&list, &sent.envelope, "MAXLEN", "1000"])], until)?;
-        if found.first().and_then(number).is_some() {
-            self.run(&[command("LREM", &[&list, "1", &sent.envelope])], until)?;
+        let found =
+            self.run_for(sent, &command("LPOS", &[&list, &sent.envelope, "MAXLEN", "1000"]), until)?;
+        if number(&found).is_some() {
+            self.run_for(sent, &command("LREM", &[&list, "1", &sent.envelope]), until)?;
         }
         Ok(())
+    }
+
+    /// Runs a command about a task, and remembers that one where no answer came.
+    fn run_for(&mut self, sent: &Sent, asked: &Cmd, until: Instant) -> Result<Value, Error> {
+        let answers = self.connection.ask(std::slice::from_ref(asked), until);
+        let answers = answers.inspect_err(|_| self.unsure = Some(sent.clone()))?;
+        Ok(answers.into_iter().next().transpose()?.unwrap_or(Value::Nil))
     }
 
     fn list(&self, sent: &Sent) -> String {

@@ -229,11 +229,15 @@ impl Check for CeleryCheck {
     }
 }
 
-/// Two failures as one.
+/// Two failures as one: what is known to be wrong is wrong, whatever the other could not tell.
 fn both(one: &Failure, other: &Failure) -> Failure {
     use crate::check::chain;
     let reason = format!("{}; {}", one.reason(), other.reason());
-    Failure::failed(reason).because(format!("{}; {}", chain(one), chain(other)))
+    let told = Failure::failed(reason).because(format!("{}; {}", chain(one), chain(other)));
+    match (one.status(), other.status()) {
+        (Status::Unknown, Status::Unknown) => told.as_unknown(),
+        _ => told,
+    }
 }
 
 impl CeleryCheck {
@@ -358,6 +362,21 @@ mod tests {
             }
         }
         assert!(Backend::parse("db+oracle://me:S3cret@h").is_err());
+    }
+
+    #[test]
+    fn two_that_nobody_can_tell_of_are_not_known_to_be_wrong() {
+        let (unknown, failed) = (Failure::unknown("a"), Failure::failed("b"));
+        for (one, other, status) in [
+            (&unknown, &unknown, Status::Unknown),
+            (&unknown, &failed, Status::Fail),
+            (&failed, &unknown, Status::Fail),
+            (&failed, &failed, Status::Fail),
+        ] {
+            let told = both(one, other);
+            assert_eq!(told.status(), status);
+            assert_eq!(told.reason(), format!("{}; {}", one.reason(), other.reason()));
+        }
     }
 
     #[tokio::test]

@@ -113,12 +113,12 @@ pub struct FeedCheck {
 
 #[async_trait::async_trait]
 impl Check for FeedCheck {
-    async fn run(&self, _: Instant) -> Result<(), Failure> {
+    async fn run(&self, deadline: Instant) -> Result<(), Failure> {
         let read = |bytes: &[u8]| {
             entries::read(bytes)
                 .map_err(|wrong| Failure::unknown("the answer is no feed of RSS or Atom").because(wrong))
         };
-        let entries = self.feed.fetch(read).await?;
+        let entries = self.feed.fetch(deadline, read).await?;
         judge(&entries, self.max_age, date::now())
     }
 

@@ -151,7 +151,7 @@ pub struct HttpCheck {
 
 #[async_trait::async_trait]
 impl Check for HttpCheck {
-    async fn run(&self, _: Instant) -> Result<(), Failure> {
+    async fn run(&self, deadline: Instant) -> Result<(), Failure> {
         let method = match self.settings.method {
             Ask::Get => Method::GET,
             Ask::Head => Method::HEAD,
@@ -159,7 +159,7 @@ impl Check for HttpCheck {
         };
         let request =
             |client: &Client, url| client.request(method.clone(), url).headers(self.headers.clone());
-        let answer = self.web.send(request).await?;
+        let answer = self.web.send(deadline, request).await?;
         self.expected.head(&answer)?;
         let body = client::body(answer, self.settings.max_size).await?;
         self.expected.body(&body)

@@ -8,7 +8,7 @@ mod stream;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lettre::transport::smtp::Error;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
@@ -19,6 +19,7 @@ use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -32,6 +33,9 @@ use crate::tls::Tls;
 
 /// What a mail server says where its own greeting came before the connection was encrypted: after that there is none.
 const GREETED: &[u8] = b"220 greeted before TLS\r\n";
+
+/// How long a good bye may take.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// Whether a mail server (SMTP) can be reached and accepts the login. Nothing is sent.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -172,8 +176,9 @@ impl Check for Server {
             let accepted = connection.auth(&[Mechanism::Plain, Mechanism::Login], login).await;
             accepted.map_err(|error| because("the login was not accepted", &error))?;
         }
-        // All is known by now: a server that does not say good bye has answered all the same.
-        let _ = connection.quit().await;
+        // All is known by now: a server that does not say good bye, or not in time, has answered all the same.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let _ = timeout(FAREWELL.min(left / 2), connection.quit()).await;
         Ok(())
     }
 }

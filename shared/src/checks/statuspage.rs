@@ -85,13 +85,13 @@ pub struct StatusPageCheck {
 
 #[async_trait::async_trait]
 impl Check for StatusPageCheck {
-    async fn run(&self, _: Instant) -> Result<(), Failure> {
+    async fn run(&self, deadline: Instant) -> Result<(), Failure> {
         let read = |bytes: &[u8]| {
             let strange =
                 |error| Failure::unknown("the answer is no summary of a status page").because(error);
             serde_json::from_slice(bytes).map_err(|error: serde_json::Error| strange(error.to_string()))
         };
-        let summary = self.page.fetch(read).await?;
+        let summary = self.page.fetch(deadline, read).await?;
         judge(&summary, self.component.as_deref(), date::now())
     }
 

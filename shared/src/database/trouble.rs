@@ -96,10 +96,12 @@ impl Trouble {
 
     /// In the driver's or the server's words, which a hostile server may have filled with what it was sent.
     fn of(error: &Error, connecting: bool, secrets: &[String]) -> Self {
-        let mut said: String = error.to_string().chars().take(MOST_WORDS).collect();
+        let mut said = error.to_string();
+        // Before anything is cut off: of a secret that is cut in two no part would be known again.
         for secret in secrets {
             said = said.replace(secret, "…");
         }
+        let said: String = said.chars().take(MOST_WORDS).collect();
         Self::new(what(error, connecting), said.replace(char::is_control, " "))
     }
 }
@@ -211,5 +213,14 @@ mod tests {
         let said = trouble.to_string();
         assert!(!said.contains("S3cret") && !said.contains('\n'), "{said}");
         assert!(said.chars().count() <= MOST_WORDS);
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_left_where_the_words_are_cut_off() {
+        for before in 0..=MOST_WORDS {
+            let hostile = Error::Protocol(format!("{}S3cret", "x".repeat(before)));
+            let said = Trouble::of(&hostile, true, &["S3cret".to_owned()]).to_string();
+            assert!(!said.contains('S'), "{said}");
+        }
     }
 }

@@ -227,6 +227,11 @@ mod tests {
     #[test]
     fn a_stat_captured_from_a_running_cluster_is_read() {
         let sample: Value = serde_json::from_slice(&fixture("djangoq_stat_sample.json")).unwrap();
+        for (field, file) in
+            [("key", "djangoq_stat_sample.key"), ("secret_key", "djangoq_stat_sample.secret")]
+        {
+            assert_eq!(word(&sample, field).as_bytes(), fixture(file).trim_ascii_end(), "{file}");
+        }
         let key = Key::new(word(&sample, "secret_key"), word(&sample, "salt/prefix"));
         let id = id_of(word(&sample, "key"));
         let stat = Stat::open(&fixture("djangoq_stat_sample.bin"), &key, id).unwrap();

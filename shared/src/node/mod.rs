@@ -3,7 +3,9 @@
 //! Which of it is too much is the concern of the kinds that ask: [`crate::checks::memory`] and its neighbours.
 
 pub mod cgroup;
+#[cfg(feature = "run")]
 pub mod limit;
+#[cfg(feature = "run")]
 pub mod pressure;
 pub mod solo;
 

@@ -1,8 +1,9 @@
-//! A broker that is none: it speaks AMQP 0-9-1 as far as one connection of ours needs it, keeps what is published to it, and
+//! A broker that is none: it speaks AMQP 0-9-1 as far as connections of ours need it, keeps what is published to it, and
 //! answers as the test says. A real one neither floods who asks nor shows what it was sent, byte by byte.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -23,7 +24,7 @@ pub enum Order {
     ConfirmsFirst,
 }
 
-/// A broker for one connection.
+/// A broker.
 pub struct Broker {
     pub address: SocketAddr,
     pub published: Receiver<Published>,
@@ -39,15 +40,18 @@ impl Broker {
     /// Answers each message that is published to it with those that `answers` makes of it.
     pub fn start<I: IntoIterator<Item = Message>>(
         order: Order,
-        answers: impl Fn(&Published) -> I + Send + 'static,
+        answers: impl Fn(&Published) -> I + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, published) = channel();
         thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            // It ends where the other side does.
-            let _ = serve(stream, &sender, order, answers);
+            let answers = Arc::new(answers);
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (sender, answers) = (sender.clone(), Arc::clone(&answers));
+                // It ends where the other side does.
+                thread::spawn(move || serve(stream, &sender, order, &*answers));
+            }
         });
         Self { address, published }
     }

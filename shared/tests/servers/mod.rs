@@ -13,6 +13,7 @@ mod nginx;
 mod objects;
 mod postgres;
 mod program;
+mod proxy;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
 mod redis;
@@ -37,6 +38,7 @@ pub use nginx::Nginx;
 pub use objects::{Azurite, GoogleStorage, S3, SigningS3};
 pub use postgres::Postgres;
 pub use program::{Program, SOON, free_port, until};
+pub use proxy::Proxy;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::RabbitMq;
 pub use redis::Redis;

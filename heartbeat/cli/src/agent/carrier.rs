@@ -114,8 +114,8 @@ fn carry(fleets: &mut Fleets, errands: Vec<Errand>, interval_ms: u64, until: Ins
             continue;
         };
         outcome.answered |= matches!(error.kind(), ErrorKind::Denied | ErrorKind::Server);
-        // The promise ends what may not be withdrawn.
-        if errand.what == What::Withdrawal && is_for_good(&error) {
+        // The promise ends what may not be withdrawn or called lost.
+        if !matches!(errand.what, What::Beat { .. }) && is_for_good(&error) {
             outcome.told.push(errand);
         }
         outcome.error.get_or_insert(error);

@@ -16,6 +16,12 @@ use heartbeat::verdict::Verdict;
 /// The most errands of one round trip: as many as Redis does in a fraction of a second.
 pub const MOST_ERRANDS: usize = 20_000;
 
+/// In how many probes all are told of, however many they are.
+const PROBES: usize = 4;
+
+/// For how long Redis names who is lost: after that there is nothing to withdraw.
+const NAMED_MS: u64 = 3_600_000;
+
 /// By what a file is known to be the same as before, without a look into it: inode and time of the last change.
 pub type Stamp = (u64, i64, i64);
 
@@ -143,7 +149,7 @@ pub struct Roster {
     /// In how many files an incarnation stands: more than one where somebody has copied a file.
     files: HashMap<Id, usize>,
     /// Who has stopped, and Redis does not know it yet.
-    leaving: HashMap<Id, Record>,
+    leaving: HashMap<Id, Observation>,
 }
 
 impl Roster {
@@ -171,11 +177,11 @@ impl Roster {
     /// Takes note of a file's being no more: its worker has stopped, or another one has taken its place.
     pub fn remove(&mut self, name: &OsStr) {
         let Some(worker) = self.forget(name) else { return };
-        if let Some(record) = worker.record()
+        if let Some(id) = worker.record().map(|record| record.id)
             && worker.attempted
-            && !self.files.contains_key(&record.id)
+            && !self.files.contains_key(&id)
         {
-            self.leaving.insert(record.id, record.clone());
+            self.leaving.insert(id, worker.seen);
         }
     }
 
@@ -211,8 +217,10 @@ impl Roster {
         unlisted.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Judges anew who has not beaten since the last time. Who has is there.
+    /// Judges anew who has not beaten since the last time. Who has is there. Whom Redis has forgotten by itself meanwhile
+    /// need not be withdrawn any more.
     pub fn recheck(&mut self) {
+        self.keep_leaving(Observation::age_ms);
         for worker in self.workers.values_mut() {
             // One that is gone does not come back as the same.
             if !std::mem::take(&mut worker.beaten) && worker.verdict != Verdict::Gone {
@@ -227,6 +235,13 @@ impl Roster {
         for name in ended {
             self.forget(&name);
         }
+    }
+
+    fn keep_leaving(&mut self, age_ms: impl Fn(&Observation) -> Option<u64>) {
+        self.leaving.retain(|_, seen| {
+            let named_ms = seen.record().map_or(0, |record| record.promise_ms.saturating_add(NAMED_MS));
+            age_ms(seen).is_some_and(|age_ms| age_ms <= named_ms)
+        });
     }
 
     /// Whether there is anything to tell.
@@ -244,15 +259,16 @@ impl Roster {
         errands
     }
 
-    /// No more than `most` of them all, those from this part of them on, from 0 to 1: for a Redis that has not answered yet.
-    /// Were it always the same, those that never get there would hold up all others.
-    pub fn probe(&mut self, which: Which, most: usize, part: f64) -> Vec<Errand> {
+    /// A part of them all, by turns, so many of them or a quarter: for a Redis that has not answered yet. Where it hears and
+    /// only answers too late, it has heard of all after four; and those that never get there do not hold up all others.
+    pub fn probe(&mut self, which: Which, most: usize, turn: usize) -> Vec<Errand> {
         let mut errands = self.wanted(which, MOST_ERRANDS);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
-        let first = (part * f64::from(u32::try_from(errands.len()).unwrap_or(u32::MAX))) as usize;
-        // Of no more than are wanted, all are.
-        let first = if errands.len() > most { first.min(errands.len() - 1) } else { 0 };
-        errands.rotate_left(first);
+        let most = most.max(errands.len().div_ceil(PROBES));
+        // Where all have room, the most urgent goes first.
+        if errands.len() > most {
+            let first = errands.len() * (turn % PROBES) / PROBES;
+            errands.rotate_left(first);
+        }
         errands.truncate(most);
         self.attempt(&errands);
         errands
@@ -270,7 +286,8 @@ impl Roster {
     }
 
     fn wanted(&self, which: Which, most: usize) -> Vec<Errand> {
-        let mut errands: Vec<_> = self.leaving.values().take(most).map(Errand::withdrawal).collect();
+        let leaving = self.leaving.values().filter_map(Observation::record);
+        let mut errands: Vec<_> = leaving.take(most).map(Errand::withdrawal).collect();
         let living = self.living_names();
         let mut asked = HashSet::new();
         for urgent in [true, false] {
@@ -312,12 +329,13 @@ impl Roster {
                 && !worker.beats_by_itself()
         };
         let there = self.workers.drain().map(|(_, worker)| worker).filter(there);
-        let there = there.filter_map(|worker| match worker.seen {
+        let there = there.map(|worker| worker.seen);
+        let all = there.chain(self.leaving.drain().map(|(_, seen)| seen));
+        let records = all.filter_map(|seen| match seen {
             Observation::Record(record) => Some(*record),
             _ => None,
         });
-        let all = there.chain(self.leaving.drain().map(|(_, record)| record));
-        all.map(|record| Errand { record, what: What::Withdrawal, age_ms: 0 }).collect()
+        records.map(|record| Errand { record, what: What::Withdrawal, age_ms: 0 }).collect()
     }
 
     /// Takes note of what Redis has been told.

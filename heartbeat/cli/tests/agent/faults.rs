@@ -102,6 +102,27 @@ fn a_cluster_that_redis_refuses_holds_up_no_other_one() {
     }
 }
 
+#[test]
+fn a_loss_that_redis_refuses_is_told_once() {
+    let scene = Scene::new();
+    scene.redis.ask::<()>("ACL SETUSER agent on >S3cret ~heartbeat:{c}:* +@all");
+    let url = scene.redis.url().replace("redis://", "redis://agent:S3cret@");
+    let refused = scene.process_of("d", "refused");
+    let _worker = scene.worker("w").start().unwrap();
+    let _agent = crate::bench::start(scene.agent_command(&[]).env("HEARTBEAT_REDIS_URL", url));
+    scene.until_counts(1, 1);
+    let refusals = || scene.redis.info("errorstats", "errorstat_NOPERM");
+    let before = refusals();
+    until("its beats are refused", || refusals() > before + 2);
+    refused.kill();
+    until("nothing is refused any more", || {
+        let before = refusals();
+        thread::sleep(INTERVAL * 4);
+        refusals() == before
+    });
+    assert_eq!(scene.counts(), (1, 1, 1));
+}
+
 /// The URL of something that carries bytes to a Redis and back, the answers by so many milliseconds late.
 fn late(redis: &str) -> (String, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -152,4 +173,32 @@ fn a_redis_whose_answers_come_too_late_still_hears_of_all_workers() {
     assert!(told.lines().count() == 1 && told.contains("no answer in time"), "{told}");
     late_by_ms.store(0, Ordering::Relaxed);
     until("the return is told", || scene.bench.stderr().contains("is reached again"));
+}
+
+#[test]
+fn a_redis_that_is_late_from_the_first_contact_on_hears_of_more_workers_than_go_at_once() {
+    let scene = Scene::new();
+    let (url, late_by_ms) = late(&scene.redis.url());
+    late_by_ms.store(2_000, Ordering::Relaxed);
+    let promise = Duration::from_secs(10);
+    let worker = |number| scene.worker(&format!("w{number}")).interval(INTERVAL * 5).promise(promise);
+    let _workers: Vec<_> = (0..450).map(|number| worker(number).start().unwrap()).collect();
+    let _agent = crate::bench::start(scene.agent_command(&[]).env("HEARTBEAT_REDIS_URL", url));
+    scene.until_counts(450, 450);
+    let end = Instant::now() + promise;
+    while Instant::now() < end {
+        assert_eq!(scene.counts(), (450, 450, 450));
+        thread::sleep(INTERVAL / 10);
+    }
+    let told = scene.bench.stderr();
+    assert!(told.lines().count() == 1 && told.contains("no answer in time"), "{told}");
+}
+
+#[test]
+fn a_worker_is_known_to_a_redis_that_is_late_from_the_first_contact_on() {
+    let scene = Scene::new();
+    let (url, late_by_ms) = late(&scene.redis.url());
+    late_by_ms.store(2_000, Ordering::Relaxed);
+    let _worker = scene.worker("w").redis(url).start().unwrap();
+    scene.until_counts(1, 1);
 }

@@ -26,8 +26,9 @@ impl Server {
     pub fn info(&self, section: &str, name: &str) -> u64 {
         let text: String = self.ask(&format!("INFO {section}"));
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let digits = |line: &str| line.trim_start_matches("calls=").split(',').next().unwrap().trim().parse();
-        line.map_or(0, |line| digits(line).unwrap())
+        let first =
+            |line: &str| line.split(',').next().and_then(|part| part.trim().rsplit('=').next()?.parse().ok());
+        line.map_or(0, |line| first(line).unwrap())
     }
 
     /// How many beats and farewells it was told.
@@ -73,8 +74,13 @@ impl Scene {
 
     /// `heartbeat run` of a command that only waits.
     pub fn process(&self, name: &str) -> Process {
+        self.process_of("c", name)
+    }
+
+    /// The same, in this cluster.
+    pub fn process_of(&self, cluster: &str, name: &str) -> Process {
         let mut command = self.bench.command(HEARTBEAT);
-        let options = ["--cluster", "c", "--worker", name, "--queue", "mail", "--interval", "100ms"];
+        let options = ["--cluster", cluster, "--worker", name, "--queue", "mail", "--interval", "100ms"];
         command.arg("run").arg("--file").arg(self.file(name)).args(options).args(["--", "sleep", "600"]);
         let program = start(&mut command);
         let own = program.pid().as_raw().unsigned_abs();

@@ -3,13 +3,13 @@
 
 use std::future;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
+use std::net::{Shutdown, SocketAddr, TcpStream as StdStream, ToSocketAddrs as _};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_rs::Tokio;
 use async_rs::traits::{Executor, Reactor, RuntimeKit};
@@ -20,12 +20,13 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use lapin::{Connection, ConnectionProperties};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
 use super::Amqp;
+use crate::node::solo::{Solo, Unanswered};
 
 /// The largest frame that is agreed to: it is what `lapin` sizes its buffers by, 32 times.
 const FRAME_MAX: u32 = 128 << 10;
@@ -125,8 +126,14 @@ impl AsyncWrite for Metered {
 }
 
 /// Connects to the first address that answers, and shakes hands.
-pub async fn connect(url: &Amqp, tls: Option<Arc<ClientConfig>>) -> io::Result<(Stream, Grip)> {
-    encrypt(url, socket(url).await?, tls).await
+pub async fn connect(
+    url: &Amqp,
+    lookups: &Solo,
+    until: Instant,
+    tls: Option<Arc<ClientConfig>>,
+) -> io::Result<(Stream, Grip)> {
+    let addresses = look_up(url, lookups, until).await?;
+    encrypt(url, socket(&addresses).await?, tls).await
 }
 
 /// Shakes hands, where the connection is to be encrypted.
@@ -149,8 +156,18 @@ pub async fn encrypt(
     Ok((Box::new(Metered { inner, allowance: Arc::clone(&grip.allowance) }), grip))
 }
 
-async fn socket(url: &Amqp) -> io::Result<TcpStream> {
-    let addresses: Vec<_> = lookup_host((url.host.as_str(), url.port)).await?.collect();
+/// The system's own look-up cannot be broken off: while an earlier one hangs, there is no other one.
+async fn look_up(url: &Amqp, lookups: &Solo, until: Instant) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = (url.host.clone(), url.port);
+    let question = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+    match lookups.ask(until, question).await {
+        Ok(found) => found,
+        Err(Unanswered::Late | Unanswered::Still) => Err(io::ErrorKind::TimedOut.into()),
+        Err(Unanswered::Broken(error)) => Err(error),
+    }
+}
+
+async fn socket(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for (index, address) in addresses.iter().enumerate() {
         let connecting = TcpStream::connect(address);
@@ -250,5 +267,34 @@ impl Reactor for Kit {
         _: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         future::ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::celery::Broker;
+
+    #[tokio::test]
+    async fn while_a_name_is_looked_up_for_ever_no_other_look_up_begins() {
+        let Ok(Broker::Amqp(url)) = "amqp://localhost:5672".parse() else { panic!("a broker of AMQP") };
+        let (lookups, later) = (Solo::default(), Instant::now() + Duration::from_secs(20));
+        let (let_go, hung) = mpsc::channel::<()>();
+        let soon = Instant::now() + Duration::from_millis(20);
+        assert!(matches!(lookups.ask(soon, move || hung.recv()).await, Err(Unanswered::Late)));
+        for _ in 0..10 {
+            let error = look_up(&url, &lookups, later).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        }
+        let_go.send(()).unwrap();
+        let found = loop {
+            match look_up(&url, &lookups, later).await {
+                Err(_) if Instant::now() < later => tokio::task::yield_now().await,
+                found => break found,
+            }
+        };
+        assert!(found.unwrap().iter().all(|address| address.port() == 5672));
     }
 }

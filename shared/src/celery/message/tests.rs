@@ -1,18 +1,33 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::*;
 
-/// A reply as a real worker (Celery 5.7.0) pushed it.
-const REPLY: &str = r#"{"body": "eyJ3MUBhbmNob3IiOiB7Im9rIjogInBvbmcifX0=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"ticket": "76173ced-bddb-4313-ae3f-d5d18e4897f0", "clock": 3}, "properties": {"delivery_mode": 1, "delivery_info": {"exchange": "reply.celery.pidbox", "routing_key": "cd838848-c223-3a6c-aec1-fef3dbf671bc"}, "priority": 0, "body_encoding": "base64", "delivery_tag": "6b2700af-1c4b-4aef-8f3b-208889e8cdb7"}}"#;
+/// What Celery's own `app.control.ping` and a worker (5.7.0) said to each other over a real Redis, as its MONITOR told.
+const MONITOR: &str = include_str!("../../../tests/fixtures/celery_ping_redis_monitor.txt");
+
+/// The message that the first command with these words carries: its last one, in quotes.
+fn captured(words: &str) -> String {
+    let line = MONITOR.lines().find(|line| line.contains(words)).unwrap();
+    let (_, message) = line.split_once(r#"" "{"#).unwrap();
+    serde_json::from_str(&format!("\"{{{message}")).unwrap()
+}
+
+/// A reply as a real worker pushed it.
+fn a_reply() -> String {
+    captured(r#""LPUSH""#)
+}
 
 /// An event as a real worker published it.
-const BEAT: &str = r#"{"body": "eyJob3N0bmFtZSI6ICJ3MUBhbmNob3IiLCAidXRjb2Zmc2V0IjogNi4wLCAicGlkIjogMzA1NTIsICJjbG9jayI6IDI1LCAiZnJlcSI6IDIuMCwgImFjdGl2ZSI6IDAsICJwcm9jZXNzZWQiOiAwLCAibG9hZGF2ZyI6IFswLjUsIDEuMTUsIDAuNjhdLCAic3dfaWRlbnQiOiAicHktY2VsZXJ5IiwgInN3X3ZlciI6ICI1LjcuMCIsICJzd19zeXMiOiAiTGludXgiLCAidGltZXN0YW1wIjogMTc5NTE4ODc0OS4zNTQ5NzcxLCAidHlwZSI6ICJ3b3JrZXItaGVhcnRiZWF0In0=", "content-encoding": "utf-8", "content-type": "application/json", "headers": {"hostname": "w1@anchor"}, "properties": {"delivery_mode": 1, "delivery_info": {"exchange": "celeryev", "routing_key": "worker.heartbeat"}, "priority": 0, "body_encoding": "base64", "delivery_tag": "3d56aa0f-3266-4513-96fb-66075a6d76f8"}}"#;
+fn a_beat() -> String {
+    captured("/0.celeryev/worker.heartbeat")
+}
 
 #[test]
 fn a_real_reply_is_read() {
-    let opened = open(REPLY.as_bytes()).unwrap();
+    let opened = open(a_reply().as_bytes()).unwrap();
     assert_eq!(opened.ticket.as_deref(), Some("76173ced-bddb-4313-ae3f-d5d18e4897f0"));
     let (worker, answer) = reply(&opened.body).unwrap();
     assert_eq!((worker.as_str(), pong(&answer)), ("w1@anchor", Ok(())));
@@ -20,7 +35,7 @@ fn a_real_reply_is_read() {
 
 #[test]
 fn a_real_event_is_read() {
-    let opened = open(BEAT.as_bytes()).unwrap();
+    let opened = open(a_beat().as_bytes()).unwrap();
     let beat = Happening {
         worker: "w1@anchor".to_owned(),
         event: Event::Beat,
@@ -157,11 +172,14 @@ proptest! {
     }
 
     #[test]
-    fn no_change_of_a_real_message_does_harm(at in 0..REPLY.len(), byte: u8, cut in 0..BEAT.len()) {
-        let mut reply = REPLY.as_bytes().to_vec();
+    fn no_change_of_a_real_message_does_harm(at: Index, byte: u8, cut: Index) {
+        let mut reply = a_reply().into_bytes();
+        let at = at.index(reply.len());
         reply[at] = byte;
         read_all_ways(&reply);
-        read_all_ways(&BEAT.as_bytes()[cut..]);
-        read_all_ways(&BEAT.as_bytes()[..cut]);
+        let beat = a_beat();
+        let (begin, end) = beat.as_bytes().split_at(cut.index(beat.len()));
+        read_all_ways(end);
+        read_all_ways(begin);
     }
 }

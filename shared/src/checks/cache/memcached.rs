@@ -13,6 +13,7 @@ use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
 use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 use super::{Entry, Expiry, Found, Read};
 use crate::check::Failure;
@@ -100,7 +101,8 @@ impl Memcached {
         Some(place.map(|place| Self { place, net: Net::default(), kept: Mutex::default() }))
     }
 
-    /// Sets, reads, looks for the expiry, deletes, and reads once more.
+    /// Sets, reads, looks for the expiry, deletes, and reads once more. What is not answered over the kept connection in half of
+    /// the time is asked again over a new one.
     pub async fn ask(&self, entry: &Entry, deadline: Instant) -> Result<Found, Failure> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         loop {
@@ -109,7 +111,14 @@ impl Memcached {
                 Some(link) => link,
                 None => self.connect(deadline).await?,
             };
-            match link.ask(entry).await {
+            let told = if was_kept {
+                let share = deadline.saturating_duration_since(Instant::now()) / 2;
+                let late = |_| Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                timeout(share, link.ask(entry)).await.unwrap_or_else(late)
+            } else {
+                link.ask(entry).await
+            };
+            match told {
                 Ok(found) => {
                     *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
                     return Ok(found);

@@ -1,11 +1,14 @@
 //! The client that asks: its TLS, its way, and what is told of what went wrong.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Proxy, RequestBuilder, Response};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::time::timeout;
 
 use super::redirect::{self, Refused};
 use crate::check::Failure;
@@ -37,6 +40,8 @@ pub struct Web {
     net: Net,
     tls: Tls,
     client: Mutex<Option<(Arc<ClientConfig>, Client)>>,
+    /// Whether the last question was answered, over a connection that may be kept.
+    is_answered: AtomicBool,
 }
 
 /// What is wrong with settings that say how to ask.
@@ -58,32 +63,55 @@ fn is_of_http(url: &Url) -> bool {
 impl Web {
     /// Opens nothing and reads nothing yet.
     pub fn new(way: Way, tls: TlsFiles) -> Self {
-        Self { way, net: Net::default(), tls: Tls::new(tls), client: Mutex::new(None) }
+        Self {
+            way,
+            net: Net::default(),
+            tls: Tls::new(tls),
+            client: Mutex::new(None),
+            is_answered: AtomicBool::new(false),
+        }
     }
 
-    /// What the URL answers, up to its body.
+    /// What the URL answers, up to its body. A kept connection may have been forgotten on the way, which nobody is told: where no
+    /// answer has come over it in a third of the time, it is asked over a new one beside it.
     pub async fn send(
         &self,
-        request: impl Fn(&Client, reqwest::Url) -> RequestBuilder,
+        deadline: Instant,
+        request: impl Fn(&Client, reqwest::Url) -> RequestBuilder + Sync,
     ) -> Result<Response, Failure> {
         let client = self.client()?;
-        let ask = || request(&client, self.way.url.expose().clone()).send();
-        let answer = match ask().await {
+        let mut asked = pin!(self.ask(&client, &request));
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = if self.is_answered.load(Ordering::Relaxed) { left / 3 } else { left };
+        let answer = if let Ok(answer) = timeout(share, &mut asked).await {
+            answer
+        } else {
+            let new = self.renewed()?;
+            tokio::select! {
+                answer = asked => answer,
+                Ok(answer) = self.ask(&new, &request) => Ok(answer),
+            }
+        };
+        self.is_answered.store(answer.is_ok(), Ordering::Relaxed);
+        answer.map_err(|error| why(error.without_url()))
+    }
+
+    async fn ask(
+        &self,
+        client: &Client,
+        request: &(impl Fn(&Client, reqwest::Url) -> RequestBuilder + Sync),
+    ) -> reqwest::Result<Response> {
+        let ask = || request(client, self.way.url.expose().clone()).send();
+        match ask().await {
             // A kept connection that the peer ended while this was being sent.
             Err(error) if is_cut_off(&error) => ask().await,
             answer => answer,
-        };
-        answer.map_err(|error| why(error.without_url()))
+        }
     }
 
     /// The same one, with its connection, as long as no file of certificates has changed.
     pub(super) fn client(&self) -> Result<Client, Failure> {
-        let config = match self.tls.config() {
-            Ok(config) => config,
-            // Nothing that needs them is asked: a container without any certificates may ask in plain text.
-            Err(_) if self.way.url.expose().scheme() == "http" => trusting_nobody()?,
-            Err(failure) => return Err(failure),
-        };
+        let config = self.config()?;
         // A panic elsewhere leaves nothing half-made here.
         let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, client)) = &*kept
@@ -94,6 +122,20 @@ impl Web {
         let client = self.make(&config)?;
         *kept = Some((config, client.clone()));
         Ok(client)
+    }
+
+    /// Another one, without a connection, from here on.
+    fn renewed(&self) -> Result<Client, Failure> {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.client()
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, Failure> {
+        match self.tls.config() {
+            // Nothing that needs them is asked: a container without any certificates may ask in plain text.
+            Err(_) if self.way.url.expose().scheme() == "http" => trusting_nobody(),
+            config => config,
+        }
     }
 
     fn make(&self, config: &ClientConfig) -> Result<Client, Failure> {

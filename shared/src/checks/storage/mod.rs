@@ -166,7 +166,7 @@ enum Question {
 #[async_trait::async_trait]
 impl Check for Store {
     async fn run(&self, deadline: Instant) -> Result<(), Failure> {
-        let store = self.place.store().await?;
+        let store = self.place.store(deadline).await?;
         match &self.question {
             Question::Exists { path, allow_missing } => match store.head(path).await {
                 Err(Error::NotFound { .. }) if *allow_missing => Ok(()),

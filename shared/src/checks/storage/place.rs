@@ -4,6 +4,7 @@
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use http_body_util::{BodyExt as _, Limited};
 use object_store::aws::AmazonS3Builder;
@@ -19,6 +20,7 @@ use rustls::ClientConfig;
 
 use crate::check::Failure;
 use crate::kind::Mistake;
+use crate::node::solo::{Solo, Unanswered};
 use crate::settings::{Secret, TlsFiles, Url};
 use crate::tls::Tls;
 
@@ -44,6 +46,8 @@ pub struct Place {
     access: Access,
     tls: Tls,
     made: Mutex<Option<Made>>,
+    /// Where a folder is looked up, whose file system may never answer.
+    solo: Solo,
 }
 
 /// A store, and the certificates that it was made with.
@@ -73,16 +77,23 @@ impl Place {
                     }
                     _ => url.expose().host_str().unwrap_or_default().to_owned(),
                 };
-                Ok(Self { provider, name, access, tls: Tls::new(tls), made: Mutex::new(None) })
+                Ok(Self {
+                    provider,
+                    name,
+                    access,
+                    tls: Tls::new(tls),
+                    made: Mutex::new(None),
+                    solo: Solo::default(),
+                })
             }
             _ => Err(mistakes),
         }
     }
 
     /// The same one, with its connections, until a file of certificates changes.
-    pub async fn store(&self) -> Result<Arc<dyn ObjectStore>, Failure> {
+    pub async fn store(&self, deadline: Instant) -> Result<Arc<dyn ObjectStore>, Failure> {
         if self.provider == Provider::Folder {
-            return self.folder().await;
+            return self.folder(deadline).await;
         }
         let tls = self.tls.config()?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,14 +109,21 @@ impl Place {
         Ok(store)
     }
 
-    /// Looked up anew for each question: a mount comes and goes.
-    async fn folder(&self) -> Result<Arc<dyn ObjectStore>, Failure> {
+    /// Looked up anew for each question: a mount comes and goes. While one look-up hangs, nothing else is asked of its file
+    /// system, so no more threads than that one are lost to it.
+    async fn folder(&self, deadline: Instant) -> Result<Arc<dyn ObjectStore>, Failure> {
         let name = self.name.clone();
-        let looked_up = tokio::task::spawn_blocking(move || LocalFileSystem::new_with_prefix(name)).await;
-        let missing = || Failure::failed("the folder is not there");
-        let folder = looked_up.map_err(|panic| missing().because(panic))?;
-        let folder = folder.map_err(|error| missing().because(error))?;
-        Ok(Arc::new(folder.with_automatic_cleanup(true)))
+        match self.solo.ask(deadline, move || LocalFileSystem::new_with_prefix(name)).await {
+            Ok(Ok(folder)) => Ok(Arc::new(folder.with_automatic_cleanup(true))),
+            Ok(Err(error)) => Err(Failure::failed("the folder is not there").because(error)),
+            Err(Unanswered::Late) => Err(Failure::failed("the folder does not answer")),
+            Err(Unanswered::Still) => {
+                Err(Failure::failed("the folder has not answered an earlier question yet"))
+            }
+            Err(Unanswered::Broken(error)) => {
+                Err(Failure::unknown("the folder could not be asked").because(error))
+            }
+        }
     }
 
     fn remote(&self, tls: &Arc<ClientConfig>) -> Result<Arc<dyn ObjectStore>, Error> {
@@ -260,5 +278,37 @@ impl HttpService for Bounded {
         let too_long = |error| HttpError::new_boxed(HttpErrorKind::Decode, error);
         let body = HttpResponseBody::new(Limited::new(body, LONGEST_ANSWER).map_err(too_long));
         Ok(HttpResponse::from_parts(parts, body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// In place of a mount whose server is gone, which takes root: a look-up that does not come back.
+    #[tokio::test]
+    async fn of_a_folder_that_hangs_nothing_more_is_asked_until_it_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = url::Url::from_file_path(folder.path()).unwrap().into();
+        let access =
+            Access { endpoint: None, region: None, account: None, secret: None, service_account: None };
+        let place = Place::new(&url, access, TlsFiles::default()).unwrap();
+        let within = |millis| Instant::now() + Duration::from_millis(millis);
+        let (let_go, hung) = mpsc::channel::<()>();
+        let asked = place.solo.ask(within(20), move || hung.recv());
+        assert!(matches!(asked.await, Err(Unanswered::Late)));
+        for _ in 0..10 {
+            let failure = place.store(within(20_000)).await.unwrap_err();
+            assert_eq!(failure.reason(), "the folder has not answered an earlier question yet");
+        }
+        let_go.send(()).unwrap();
+        let deadline = within(20_000);
+        while place.store(deadline).await.is_err() {
+            assert!(Instant::now() < deadline);
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use reqwest::header::{ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
 use reqwest::{Response, StatusCode};
@@ -36,9 +37,13 @@ impl<T> Document<T> {
     }
 
     /// The document as it is now, made of its bytes by `read` where it has changed.
-    pub async fn fetch(&self, read: impl FnOnce(&[u8]) -> Result<T, Failure>) -> Result<Arc<T>, Failure> {
+    pub async fn fetch(
+        &self,
+        deadline: Instant,
+        read: impl FnOnce(&[u8]) -> Result<T, Failure>,
+    ) -> Result<Arc<T>, Failure> {
         let conditions = self.conditions();
-        let answer = self.web.send(|client, url| client.get(url).headers(conditions.clone())).await;
+        let answer = self.web.send(deadline, |client, url| client.get(url).headers(conditions.clone())).await;
         let answer = answer.map_err(Failure::as_unknown)?;
         match (answer.status(), self.unchanged()) {
             (StatusCode::NOT_MODIFIED, Some(kept)) => return Ok(kept),

@@ -184,17 +184,52 @@ fn the_farewell_is_to_whoever_redis_may_know_but_not_to_who_tells_of_itself() {
 }
 
 #[test]
-fn any_part_of_them_may_be_the_probe_and_only_that_is_attempted() {
+fn the_probe_is_another_part_of_them_each_time_and_only_that_is_attempted() {
     let mut roster = Roster::default();
-    assert!(roster.probe(Which::All, 2, 1.0).is_empty());
+    assert!(roster.probe(Which::All, 2, 3).is_empty());
     for (id, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")] {
         beat(&mut roster, name, id, 1);
     }
     let ids = |errands: Vec<Errand>| errands.into_iter().map(|errand| errand.record.id.0).collect::<Vec<_>>();
     let all = ids(roster.wanted(Which::All, 5));
-    assert_eq!(ids(roster.probe(Which::All, 2, 0.0)), all[..2]);
-    assert_eq!(ids(roster.probe(Which::All, 2, 1.0)), [all[4], all[0]]);
-    assert_eq!(roster.farewell().len(), 3);
+    assert_eq!(ids(roster.probe(Which::All, 2, 4)), all[..2]);
+    assert_eq!(ids(roster.probe(Which::All, 2, 7)), [all[3], all[4]]);
+    assert_eq!(roster.farewell().len(), 4);
+}
+
+#[test]
+fn after_four_probes_all_were_told_of_however_many() {
+    for many in [1, 4, 5, 399, 401, 1_000, 1_003] {
+        let mut roster = Roster::default();
+        for id in 0..many {
+            beat(&mut roster, &format!("w{id}"), id, 1);
+        }
+        let mut told = HashSet::new();
+        for turn in usize::MAX - 1..=usize::MAX {
+            told.extend(roster.probe(Which::All, 100, turn).into_iter().map(|errand| errand.record.id));
+        }
+        for turn in 0..2 {
+            told.extend(roster.probe(Which::All, 100, turn).into_iter().map(|errand| errand.record.id));
+        }
+        assert_eq!(told.len() as u128, many);
+    }
+}
+
+#[test]
+fn who_has_stopped_is_not_remembered_for_longer_than_redis_would() {
+    let mut roster = Roster::default();
+    for (id, name) in [(1, "forgotten"), (2, "known")] {
+        beat(&mut roster, name, id, 1);
+    }
+    told(&mut roster, Which::All);
+    for name in ["forgotten", "known"] {
+        roster.remove(OsStr::new(name));
+    }
+    roster.recheck();
+    assert_eq!(roster.leaving.len(), 2);
+    // Its promise is 30 s; a machine need not have run for so long.
+    roster.keep_leaving(|seen| Some(3_630_000 + u64::from(seen.record()?.worker == "forgotten")));
+    assert_eq!(told(&mut roster, Which::Urgent), [("known".to_owned(), What::Withdrawal)]);
 }
 
 #[test]
@@ -207,7 +242,7 @@ fn where_few_are_wanted_all_are_the_probe_and_the_most_urgent_goes_first() {
     beat(&mut roster, "a", 1, 2);
     beat(&mut roster, "b", 2, 2);
     roster.remove(OsStr::new("b"));
-    let probe = roster.probe(Which::All, 2, 0.9);
+    let probe = roster.probe(Which::All, 2, 3);
     assert_eq!(probe.iter().map(|errand| errand.what).next(), Some(What::Withdrawal));
     assert_eq!(probe.len(), 2);
 }
