@@ -77,6 +77,18 @@ impl Tls {
     }
 }
 
+/// A connection that could not be encrypted: by what TLS found, or because it ended before.
+pub fn unencrypted(error: io::Error) -> Failure {
+    type Inner = dyn std::error::Error + Send + Sync;
+    let by_tls = error.get_ref().is_some_and(<Inner>::is::<rustls::Error>);
+    let reason = if by_tls {
+        "the connection could not be encrypted"
+    } else {
+        "the connection was closed before it was encrypted"
+    };
+    Failure::failed(reason).because(error)
+}
+
 /// The cryptography that every connection of ours uses.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();

@@ -5,7 +5,6 @@
 //! publishes, and of that one it reads nothing from then on; so a connection that is blocked is not kept.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::net::{Address, Net};
 use crate::settings::{Secret, TlsFiles};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 
 /// How long a polite end may take.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -211,8 +210,7 @@ impl RabbitMqCheck {
         let (host, port) = self.url.address();
         let stream = self.net.connect(&Address { host: host.to_owned(), port }, deadline).await?;
         let _ = stream.set_nodelay(true);
-        let (stream, grip) =
-            wire::encrypt(&self.url, stream, tls).await.map_err(|error| unencrypted(&error))?;
+        let (stream, grip) = wire::encrypt(&self.url, stream, tls).await.map_err(tls::unencrypted)?;
         let connection = wire::speak(&self.url, stream).await.map_err(|error| no_login(&error))?;
         let channel = connection.create_channel().await.map_err(|error| lost(&error))?;
         Ok(Link { channel, connection, grip })
@@ -338,17 +336,6 @@ fn blocked(reason: &str) -> &'static str {
         (true, true) => "the broker blocks publishers: it is low on memory and disk",
         (false, false) => "the broker blocks publishers",
     }
-}
-
-fn unencrypted(error: &io::Error) -> Failure {
-    type Inner = dyn std::error::Error + Send + Sync;
-    let by_tls = error.get_ref().is_some_and(<Inner>::is::<rustls::Error>);
-    let reason = if by_tls {
-        "the connection could not be encrypted"
-    } else {
-        "the connection was closed before it was encrypted"
-    };
-    Failure::failed(reason).because(error.to_string())
 }
 
 fn no_login(error: &lapin::Error) -> Failure {

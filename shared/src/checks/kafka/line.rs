@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::message::Request;
 use crate::check::Failure;
 use crate::net;
+use crate::tls;
 
 /// What a broker knows this side as, in its log and its metrics.
 const CLIENT: &str = "checker";
@@ -52,7 +53,7 @@ impl Line {
         let Some(tls) = tls else { return Ok(Self { stream: Box::new(stream), number: 0 }) };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| Failure::failed("no certificate can be for the broker's name").because(error))?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(unencrypted)?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(tls::unencrypted)?;
         Ok(Self { stream: Box::new(stream), number: 0 })
     }
 
@@ -100,17 +101,6 @@ fn length(head: [u8; 8], most: usize) -> Result<u64, Failure> {
 /// A broker does not say why it ends a connection.
 fn ended(error: io::Error) -> Failure {
     Failure::failed("the broker closed the connection").because(error)
-}
-
-fn unencrypted(error: io::Error) -> Failure {
-    type Inner = dyn std::error::Error + Send + Sync;
-    let by_tls = error.get_ref().is_some_and(<Inner>::is::<rustls::Error>);
-    let reason = if by_tls {
-        "the connection could not be encrypted"
-    } else {
-        "the connection was closed before it was encrypted"
-    };
-    Failure::failed(reason).because(error)
 }
 
 #[cfg(test)]
