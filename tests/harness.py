@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import queue
+import random
 import shutil
 import signal
 import socket
@@ -187,9 +188,7 @@ class Redis(Program):
     """A Redis server of the test's own on a free loopback port, with nothing kept on disk."""
 
     def __init__(self, folder, *more):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         super().__init__(
             [REDIS_SERVER, "--port", self.port, "--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no", *more]
         )
@@ -231,9 +230,11 @@ class Sentinel(Program):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One below those that the kernel gives to connections, so that none takes it by chance before the server does."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.randrange(10_000, 32_768)))
+            return probe.getsockname()[1]
 
 
 class RabbitMQ(Program):

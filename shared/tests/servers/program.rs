@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,12 +31,14 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A port of 127.0.0.1 that nobody listened on just now.
+/// A port of 127.0.0.1 that nobody listened on just now, and that no connection takes by chance.
 pub fn free_port() -> u16 {
-    // Below 55,536, because the nodes of a Redis Cluster talk to each other 10,000 above.
+    // Below the ports that the kernel gives to connections; nodes of a Redis Cluster talk to each other 10,000 above.
+    static TRIED: AtomicU32 = AtomicU32::new(0);
     until("a free port", || {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        TcpListener::bind(("127.0.0.1", port.checked_add(10_000)?)).is_ok().then_some(port)
+        let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+        let port = 10_000 + u16::try_from((std::process::id() * 131 + tried) % 12_000).unwrap();
+        [port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).then_some(port)
     })
 }
 
