@@ -43,7 +43,10 @@ pub fn free_port() -> u16 {
     until("a free port", SOON, || {
         let tried = TRIED.fetch_add(1, Ordering::Relaxed);
         let port = 10_000 + u16::try_from((std::process::id() * 131 + tried) % 12_000).expect("a port");
-        [port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).then_some(port)
+        [port, port + 10_000]
+            .iter()
+            .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+            .then_some(port)
     })
 }
 
