@@ -1,4 +1,4 @@
-//! The workers that the page shows: read now and then while somebody looks, beside the checks and never in the way of one.
+//! The workers that the page and `/metrics` show: read now and then while somebody looks, beside the checks and never in the way of one.
 //!
 //! Names of workers are details, so nothing is read where reasons are not told.
 
@@ -23,8 +23,11 @@ const SHARE: u32 = 5;
 /// How long reading may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long who loads the page waits for the first reading.
-const FIRST: Duration = Duration::from_millis(500);
+/// How long who asks once waits for what is being read.
+const MEETING: Duration = Duration::from_millis(500);
+
+/// What was read before that is told to nobody any more.
+const RECENT: Duration = Duration::from_mins(1);
 
 /// What was read last.
 #[derive(Debug)]
@@ -33,6 +36,13 @@ pub struct Crew {
     pub told: Result<Workers, String>,
     /// When.
     pub at: SystemTime,
+}
+
+impl Crew {
+    /// Whether it was read within so long.
+    fn is_recent(&self, most: Duration) -> bool {
+        self.at.elapsed().is_ok_and(|age| age <= most)
+    }
 }
 
 /// What is known of the workers of each check.
@@ -65,8 +75,8 @@ impl Crews {
         Self { runs, known: Arc::default() }
     }
 
-    /// What is known, by the names of the checks; and begins to read where that is old.
-    pub fn look(&self, setup: &Setup) -> Vec<(String, Arc<Crew>)> {
+    /// What is known of the workers of each check; and begins to read where that is old.
+    pub fn look(&self, setup: &Setup) -> Vec<(Arc<Watched>, Arc<Crew>)> {
         if !setup.shown().reasons {
             return Vec::new();
         }
@@ -85,25 +95,27 @@ impl Crews {
                 known.next = Next::Reading;
                 self.runs.runtime.spawn(read(Arc::clone(check), Arc::clone(&self.known), self.runs.clone()));
             }
-            found.extend(known.crew.as_ref().map(|crew| (check.name().to_owned(), Arc::clone(crew))));
+            let recent = known.crew.as_ref().filter(|crew| crew.is_recent(RECENT));
+            found.extend(recent.map(|crew| (Arc::clone(check), Arc::clone(crew))));
         }
         found
     }
 
-    /// Waits for the first reading of each, and not for long.
-    pub async fn meet(&self, board: &Board, setup: &Setup) {
+    /// Waits for what is being read, where what is known is older than `most`, and not for long.
+    pub async fn meet(&self, board: &Board, setup: &Setup, most: Duration) {
         let mut news = board.news();
         let met = async {
             loop {
                 self.look(setup);
-                let waits = |known: &Known| known.crew.is_none() && known.next == Next::Reading;
+                let old = |known: &Known| !known.crew.as_ref().is_some_and(|crew| crew.is_recent(most));
+                let waits = |known: &Known| known.next == Next::Reading && old(known);
                 if !lock(&self.known).iter().any(waits) || news.changed().await.is_err() {
                     return;
                 }
             }
         };
         // Who is not known by then is shown later.
-        let _ = time::timeout(FIRST, met).await;
+        let _ = time::timeout(MEETING, met).await;
     }
 }
 

@@ -78,7 +78,7 @@ impl Sheet {
             (subsets(board, setup, base))
             @if !checks.is_empty() {
                 (self::checks(&checks, setup.server.durations))
-                @for (check, crew) in board.live().crews.look(setup) { (crew_of(&check, &crew)) }
+                @for (check, crew) in board.live().crews.look(setup) { (crew_of(check.name(), &crew)) }
                 (changes(&checks))
             }
         };
@@ -252,11 +252,11 @@ fn row(seen: &Seen, durations: bool) -> Markup {
     }
 }
 
-/// What stood before the last change.
+/// What stood before.
 fn before(seen: &Seen) -> Markup {
     html! {
-        @if let Some(change) = seen.changes().last() {
-            " " span .quiet.before { "before: " (change.from.word()) }
+        @if let Some(before) = seen.before {
+            " " span .quiet.before { "before: " (before.word()) }
         }
     }
 }
@@ -289,7 +289,10 @@ fn crew_of(check: &str, crew: &Crew) -> Markup {
     html! {
         h2 #(id) {
             "Workers of "
-            @match &crew.told { Ok(workers) => (Plain(&workers.cluster)), Err(_) => (check) }
+            @match &crew.told {
+                Ok(workers) if !workers.cluster.is_empty() => (Plain(&workers.cluster)),
+                _ => (check),
+            }
         }
         div .sheet {
             @match &crew.told {
@@ -347,7 +350,7 @@ fn worker_row(worker: &Worker, at: SystemTime) -> Markup {
     html! {
         tr class=(status.word()) {
             th scope="row" {
-                b { (Plain(&worker.name)) }
+                b { @if worker.name.is_empty() { "no name" } @else { (Plain(&worker.name)) } }
                 @if status != Status::Pass { span .reason { (Plain(&worker.reason)) } }
             }
             td class=(status.word()) { span .word { (verdict) } }
