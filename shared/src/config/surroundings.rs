@@ -98,7 +98,8 @@ impl Surroundings<'_> {
         }
     }
 
-    /// What a secret file holds, without the newline at its end.
+    /// What a secret file holds, without the newline at its end. One that holds nothing is no secret: it would open what it is
+    /// meant to close.
     pub fn secret(&self, path: &str) -> Result<String, String> {
         let path = self.folder.join(path);
         let shown = path.display();
@@ -110,7 +111,7 @@ impl Surroundings<'_> {
                 text.pop();
             }
         }
-        Ok(text)
+        if text.is_empty() { Err(format!("the secret file `{shown}` is empty")) } else { Ok(text) }
     }
 }
 
@@ -223,6 +224,8 @@ mod tests {
         write("unix", b"S3cret\n");
         write("dos", b"S3cret\r\n");
         write("two", b"S3cret\n\n");
+        write("empty", b"");
+        write("newline", b"\n");
         write("bytes", b"\xff");
         write("large", &vec![b'a'; 65 * 1024]);
         nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -231,6 +234,8 @@ mod tests {
         assert_eq!(read("dos").unwrap(), "S3cret");
         assert_eq!(read("two").unwrap(), "S3cret\n");
         for (name, why) in [
+            ("empty", "is empty"),
+            ("newline", "is empty"),
             ("bytes", "is not UTF-8 text"),
             ("large", "is larger than 64 KiB"),
             ("pipe", "is not a regular file"),
