@@ -13,15 +13,14 @@ use axum::extract::OriginalUri;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
-pub use self::live::Live;
+pub use self::live::{Live, SIGN};
 pub use self::sheet::subset;
 
-use super::board::Setup;
 use super::endpoints::{Answer, Asked, answer};
 use super::formats::{Failing, Form};
 
 /// What the pages may load and do: what stands in them, told by its hash, and a stream from where they came.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-ufatw66tfN+LAfhEtQ8+4SXbe+ZW8xHcKk8ZNSzM5gE='; script-src 'sha256-3YPaqKZq43rqYqNs/DFz9yxdHmJGfM6EBg9DL3KdQrk='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-ufatw66tfN+LAfhEtQ8+4SXbe+ZW8xHcKk8ZNSzM5gE='; script-src 'sha256-8uI1uNt0mQjLg6LcEEJvwc/IVboAFMiDrjXd3tZwB7w='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page.css");
 
@@ -39,11 +38,6 @@ const STREAM: &str = "text/event-stream";
 
 const fn form(name: &'static str, media: &'static str, content_type: &'static str) -> Form<()> {
     Form { name, media, content_type, failing: Failing::Passes, print: |()| String::new() }
-}
-
-/// Whether this configuration has the page.
-pub fn is_there(setup: &Setup) -> bool {
-    setup.server.has_page()
 }
 
 /// The page, or a stream of it.
