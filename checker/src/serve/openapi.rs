@@ -10,7 +10,7 @@ use super::formats::FORMS;
 pub fn document(setup: &Setup) -> Value {
     let paths: Map<_, _> = ENDPOINTS
         .iter()
-        .filter(|endpoint| (endpoint.is_there)(setup))
+        .filter(|endpoint| (endpoint.is_there)(setup, LIVENESS))
         .map(|endpoint| (endpoint.path.to_owned(), path(endpoint, setup)))
         .collect();
     let mut document = json!({
