@@ -96,16 +96,28 @@ fn a_check_that_hangs_costs_its_timeout_once_and_the_process_answers_at_once_mea
 }
 
 #[test]
-fn an_answer_has_its_own_deadline_and_the_check_goes_on_to_its_own() {
-    let text = format!(
-        "[server]\ntimeout = '300ms'\ncache = '1m'\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n{}",
-        shell("it", "sleep 1", "")
-    );
-    let server = Server::start(&text);
-    let told = server.get("/readyz");
-    assert_eq!((told.status, &told.json()["checks"]["it"]["reason"]), (503, &json!("timed out")));
-    assert!(told.took < Duration::from_secs(1), "{told:?}");
-    until("the run has ended well", || (server.get("/readyz").status == 200).then_some(()));
+fn a_check_ends_with_the_answer_that_cannot_wait_for_it_and_that_counts_as_any_failure() {
+    for timeout in ["500ms", "20s"] {
+        let text = format!(
+            "[server]\ntimeout = '500ms'\ncache = '0ms'\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n{}",
+            shell(
+                "it",
+                "test -e good && exit 0; sleep 10",
+                &format!("timeout = '{timeout}'\nfall = 3\nrise = 2")
+            )
+        );
+        let server = Server::start(&text);
+        fs::write(server.path("good"), "").unwrap();
+        assert_eq!(server.get("/readyz").status, 200);
+        fs::remove_file(server.path("good")).unwrap();
+        let told: Vec<_> = (0..3).map(|_| server.get("/readyz")).collect();
+        let statuses: Vec<_> = told.iter().map(|told| told.status).collect();
+        assert_eq!(statuses, [200, 200, 503], "{told:?}");
+        assert_eq!(told[2].json()["checks"]["it"]["reason"], "timed out");
+        assert!(told.iter().all(|told| told.took < Duration::from_secs(5)), "{told:?}");
+        fs::write(server.path("good"), "").unwrap();
+        assert_eq!([server.get("/readyz").status, server.get("/readyz").status], [503, 200]);
+    }
 }
 
 #[test]
@@ -501,6 +513,73 @@ fn an_answer_that_is_on_its_way_is_given_before_the_end() {
     let begun = Instant::now();
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(10), "SIGINT waits for no drain");
+}
+
+/// Whether a process is there, and no mere entry that its parent has not asked about.
+fn lives(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Checks whose programs each start another one, which leaves its group, tell both process ids in `pids`, and then hang.
+fn hanging(number: usize) -> String {
+    let names: Vec<_> = (0..number).map(|number| format!("'it-{number}'")).collect();
+    let program = "setsid sleep 60 & echo $! $$ >>pids; sleep 60";
+    let checks = (0..number).map(|number| shell(&format!("it-{number}"), program, "timeout = '29s'"));
+    format!("[subsets]\nreadiness = [{}]\n{}", names.join(", "), checks.collect::<String>())
+}
+
+/// The process ids, once all of so many programs run.
+fn running(server: &Server, number: usize) -> Vec<String> {
+    let pids = until("the programs run", || {
+        let pids = fs::read_to_string(server.path("pids")).ok()?;
+        (pids.lines().count() == number && pids.ends_with('\n')).then_some(pids)
+    });
+    pids.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn no_program_of_a_check_outlives_the_server() {
+    for (signal, drain) in [(Signal::SIGINT, "1m"), (Signal::SIGTERM, "0s")] {
+        let number = 12;
+        let mut server =
+            Server::start(&format!("[server]\ndrain = '{drain}'\ntimeout = '30s'\n{}", hanging(number)));
+        let mut asker = server.connect();
+        asker.write_all(b"GET /readyz HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
+        let pids = running(&server, number);
+        assert!(pids.len() == 2 * number && pids.iter().all(|pid| lives(pid)), "{pids:?}");
+        // Who asked has gone, so no answer is waited for.
+        drop(asker);
+        server.signal(signal);
+        assert_eq!(server.child.wait().unwrap().code(), Some(0));
+        let left: Vec<_> = pids.iter().filter(|pid| lives(pid)).collect();
+        assert!(left.is_empty(), "{left:?} of {pids:?}");
+    }
+}
+
+#[test]
+fn one_more_signal_ends_the_wait_for_answers() {
+    for signals in [[Signal::SIGINT; 2], [Signal::SIGTERM; 2], [Signal::SIGTERM, Signal::SIGINT]] {
+        let text =
+            format!("[server]\nlisten = 'unix:it.sock'\ndrain = '0ms'\ntimeout = '30s'\n{}", hanging(1));
+        let mut server = Server::start_with(&text, &[], |_| {});
+        let mut asker = UnixStream::connect(server.path("it.sock")).unwrap();
+        asker.write_all(b"GET /readyz HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
+        let pids = running(&server, 1);
+        let begun = Instant::now();
+        server.signal(signals[0]);
+        // Nothing is accepted any more: it waits for the answer alone.
+        until("the socket is gone", || (!server.path("it.sock").exists()).then_some(()));
+        assert!(server.child.try_wait().unwrap().is_none());
+        server.signal(signals[1]);
+        let ended = until("the end of the server", || server.child.try_wait().unwrap());
+        assert!(
+            ended.success() && begun.elapsed() < Duration::from_secs(10),
+            "{ended} {:?}",
+            begun.elapsed()
+        );
+        assert!(!pids.iter().any(|pid| lives(pid)), "{pids:?}");
+    }
 }
 
 fn with(status: u16, more: &str) -> String {
