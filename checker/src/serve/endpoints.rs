@@ -17,7 +17,7 @@ use super::board::{Board, LIVENESS, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
 use super::metrics::{self, Metrics};
 use super::view::{View, Words};
-use super::{negotiate, openapi, page};
+use super::{address, negotiate, openapi, page};
 
 /// What a question is answered with.
 pub type Answer = Response<Body>;
@@ -62,7 +62,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         schema: "Report",
         fails: false,
         is_there: |_, _| true,
-        answer: |asked| Box::pin(async move { asked.show(FORMS, View::alive) }),
+        answer: |asked| {
+            Box::pin(async move { asked.show(FORMS, |setup| asked.addressed(View::alive(setup))) })
+        },
     },
     Endpoint {
         path: "/readyz",
@@ -196,10 +198,15 @@ impl Asked {
                     return full("too many wait for an answer already", "1");
                 };
                 let view = self.board.ask(&self.setup, name, words).await;
-                view.map_or_else(not_found, |view| self.printed(form, &view))
+                view.map_or_else(not_found, |view| self.printed(form, &self.addressed(view)))
             }
             Err(refusal) => *refusal,
         }
+    }
+
+    /// The same, which says where it was asked.
+    fn addressed(&self, view: View) -> View {
+        View { address: address::of(&self.head, self.setup.server.tls.is_some()), ..view }
     }
 
     fn printed<T: Shows>(&self, form: &Form<T>, shown: &T) -> Answer {
