@@ -6,6 +6,8 @@ mod servers;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,6 +105,25 @@ async fn a_certificate_is_trusted_by_a_private_authority_alone() {
     let mut other_name = trusted;
     other_name["url"] = format!("https://127.0.0.1:{}/ok", server.tls).into();
     assert_eq!(told(other_name).await, reason, "it is for localhost");
+}
+
+#[tokio::test]
+async fn it_asks_over_a_unix_socket_whatever_the_urls_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let answers = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = [0; 4_096];
+        let read = stream.read(&mut asked).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        String::from_utf8_lossy(&asked[..read]).to_lowercase()
+    });
+    let over = |path: &Path| json!({ "url": "http://no-such-host.invalid/health", "unix_socket": path });
+    assert_eq!(told(over(&path)).await, Ok(()));
+    let asked = answers.join().unwrap();
+    assert!(asked.contains("get /health ") && asked.contains("host: no-such-host.invalid\r\n"), "{asked}");
+    assert_eq!(told(over(&folder.path().join("none"))).await, failed("no connection is accepted"));
 }
 
 #[tokio::test]

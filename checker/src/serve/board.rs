@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use shared::config::{Configuration, Detail, Server, Service};
 use tokio::runtime::{Builder, Runtime};
@@ -39,6 +39,8 @@ pub struct Setup {
     pub server: Server,
     /// The checks, in the order of the file.
     pub checks: Vec<Arc<Watched>>,
+    /// When the first configuration was put in force.
+    pub since: SystemTime,
     subsets: Vec<(String, Vec<Arc<Watched>>)>,
 }
 
@@ -60,7 +62,14 @@ impl Setup {
             (name.to_owned(), named.iter().filter_map(|named| find(&named.name)).collect())
         };
         let subsets = configuration.subsets().map(of).collect();
-        Self { service: configuration.service, server: configuration.server, checks, subsets }
+        let since = before.map_or_else(SystemTime::now, |before| before.since);
+        Self { service: configuration.service, server: configuration.server, checks, since, subsets }
+    }
+
+    /// What is shown to people is headed with this: the service's name, where it may be told.
+    pub fn title(&self) -> &str {
+        let name = self.service.name.as_deref().filter(|name| self.server.expose_version && !name.is_empty());
+        name.unwrap_or("Checks")
     }
 
     /// The names of the subsets, in the order of the file.

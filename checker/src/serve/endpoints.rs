@@ -17,7 +17,7 @@ use super::board::{Board, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
 use super::metrics::{self, Metrics};
 use super::view::{View, Words};
-use super::{negotiate, openapi, page};
+use super::{address, negotiate, openapi, page};
 
 /// What a question is answered with.
 pub type Answer = Response<Body>;
@@ -62,7 +62,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         schema: "Report",
         fails: false,
         is_there: |_| true,
-        answer: |asked| Box::pin(async move { asked.show(FORMS, |setup| Some(View::alive(setup))) }),
+        answer: |asked| {
+            Box::pin(async move { asked.show(FORMS, |setup| Some(asked.addressed(View::alive(setup)))) })
+        },
     },
     Endpoint {
         path: "/readyz",
@@ -206,10 +208,16 @@ impl Asked {
                 let Some(_place) = self.board.place_to_wait() else {
                     return full("too many wait for an answer already", "1");
                 };
-                self.printed(form, self.board.ask(&self.setup, name, words).await)
+                let view = self.board.ask(&self.setup, name, words).await;
+                self.printed(form, view.map(|view| self.addressed(view)))
             }
             Err(refusal) => *refusal,
         }
+    }
+
+    /// The same, which says where it was asked.
+    fn addressed(&self, view: View) -> View {
+        View { address: address::of(&self.head, self.setup.server.tls.is_some()), ..view }
     }
 
     fn printed<T: Shows>(&self, form: &Form<T>, shown: Option<T>) -> Answer {

@@ -5,6 +5,7 @@
 //! command and its life, from the first answer to the last.
 
 mod access;
+mod address;
 mod board;
 mod connections;
 pub mod endpoints;

@@ -3,6 +3,7 @@
 //! A run goes on to its own end whoever stops waiting for it, on a runtime apart from the one that answers. What stands after
 //! an answer is decided in `standing`.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,7 @@ impl Watched {
     /// Asks nothing yet.
     pub fn new(configured: Configured) -> Self {
         let state = State {
-            standing: Arc::new(Standing::new(Moment::now())),
+            standing: Arc::new(Standing::new(Moment::now(), random())),
             answered: None,
             took: Duration::ZERO,
             running: None,
@@ -222,6 +223,12 @@ impl Watched {
         // Nothing panics under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// 128 bits that come twice nowhere.
+fn random() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(0));
+    half() << 64 | half()
 }
 
 /// The same, or `unknown` where it failed by its time and this process was kept from running for much of that.

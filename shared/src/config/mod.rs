@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub use self::checks::Configured;
 pub use self::problem::{Code, Place, Problem};
-pub use self::surroundings::{Surroundings, variable};
+pub use self::surroundings::{Surroundings, secret_file, variable};
 pub use self::tables::{Access, Common, Detail, Https, Server, Service};
 
 use self::form::{Reader, nearest};
@@ -65,7 +65,7 @@ impl Configuration {
             configuration: None,
             problems: vec![Problem { code, place: None, what }],
         };
-        match read_bounded(&path.to_owned(), LARGEST) {
+        match read_bounded(path, LARGEST) {
             Ok(text) => {
                 let folder = path.parent().unwrap_or(Path::new(""));
                 Self::parse(&text, Surroundings { variable: &variable, folder })

@@ -9,13 +9,13 @@ mod live;
 mod sheet;
 mod strip;
 
-use axum::extract::OriginalUri;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 pub use self::live::Live;
 pub use self::sheet::subset;
 
+use super::address;
 use super::board::Setup;
 use super::endpoints::{Answer, Asked, answer};
 use super::formats::{Failing, Form};
@@ -62,8 +62,7 @@ pub async fn page(asked: Asked) -> Answer {
 
 /// What the links of the page begin with: they are relative, so that they hold behind a proxy and under a secret path too.
 fn base(head: &Parts) -> String {
-    let original = head.extensions.get::<OriginalUri>().map_or(&head.uri, |original| &original.0);
-    match original.path().rsplit_once('/') {
+    match address::path(head).rsplit_once('/') {
         Some((_, last)) if !last.is_empty() => format!("./{last}/"),
         _ => "./".to_owned(),
     }

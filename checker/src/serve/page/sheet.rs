@@ -36,7 +36,7 @@ const NOTE: &str = "This page asks no check: it shows what was answered to those
 pub fn page(board: &Board, setup: &Arc<Setup>, base: &str) -> String {
     let sheet = Sheet::of(board, setup, base);
     let connection = html! { p #connection .quiet role="status" { "As of " (utc(SystemTime::now())) } };
-    sheet.document(name(setup), &connection, RELOAD)
+    sheet.document(setup.title(), &connection, RELOAD)
 }
 
 /// What changes of it: the element `<main>`.
@@ -57,7 +57,7 @@ pub fn subset(view: &View) -> String {
         note: "Loading this page asks the checks again.",
     };
     let asked = html! { p .quiet { "Asked " (utc(view.at)) } };
-    sheet.document(name(&view.setup), &asked, 0)
+    sheet.document(view.setup.title(), &asked, 0)
 }
 
 /// A document's `<main>`, before it is written.
@@ -125,12 +125,6 @@ impl Sheet {
         };
         document.into_string()
     }
-}
-
-/// What the page is headed with.
-fn name(setup: &Setup) -> &str {
-    let name = setup.service.name.as_deref().filter(|name| setup.server.expose_version && !name.is_empty());
-    name.unwrap_or("Checks")
 }
 
 /// The worst there is, as a sentence.
