@@ -616,35 +616,72 @@ fn another_configuration_is_taken_and_a_broken_one_refused_and_checks_that_stay_
     });
 }
 
+/// What an answer says of the configuration that it is made of: each of these alike, if it is one.
+fn told_of_itself(told: &Told, path: &str) -> Vec<String> {
+    let document = told.json();
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    };
+    match path {
+        "/version" => vec![document["version"].as_str().unwrap().to_owned()],
+        "/openapi.json" => {
+            let asked = &document["paths"]["/healthcheck/{subset}"];
+            let subsets = asked["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "subset");
+            let subset = subsets.unwrap()["schema"]["enum"][0].as_str().unwrap();
+            let statuses = keys(&asked["get"]["responses"]);
+            let statuses = statuses.iter().filter(|status| ["501", "502", "504"].contains(&&***status));
+            statuses.map(|status| format!("at-{status}")).chain([subset.to_owned()]).collect()
+        }
+        _ => {
+            let mut names = keys(&document["checks"]);
+            names.push(format!("at-{}", told.status));
+            names
+        }
+    }
+}
+
 #[test]
-fn under_load_no_connection_is_refused_and_no_answer_is_of_two_configurations() {
-    // The subset and the status change together.
+fn under_load_no_connection_is_refused_and_no_answer_is_of_two_configurations_or_of_a_broken_one() {
+    // All of it changes together.
     let text = |status: u16| {
         let name = format!("at-{status}");
         format!(
-            "[server]\nfailure_status = {status}\n[subsets]\nreadiness = ['{name}']\n{}",
+            "[service]\nversion = '{name}'\n[server]\nfailure_status = {status}\n[subsets]\n{name} = ['{name}']\nreadiness = ['{name}']\n{}",
             shell(&name, "exit 1", "")
         )
     };
     let server = Server::start(&text(501));
+    let refused = || server.log().matches("the configuration is refused").count();
+    let put = |text: &str| {
+        fs::write(server.path("next"), text).unwrap();
+        fs::rename(server.path("next"), server.path("checker.toml")).unwrap();
+        server.signal(Signal::SIGHUP);
+    };
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
+        for path in ["/readyz", "/readyz", "/version", "/openapi.json"] {
+            let (server, stop, asked) = (&server, &stop, &asked);
+            scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let told = server.get("/readyz");
-                    let name = format!("at-{}", told.status);
-                    assert_eq!(told.json(), json!({"status": "not_ready", "checks": {name: "fail"}}));
+                    let told = server.get(path);
+                    let mut names = told_of_itself(&told, path);
+                    assert!(names.len() > usize::from(path != "/version"), "{path}: {names:?}");
+                    names.dedup();
+                    assert_eq!(names.len(), 1, "{path}: {names:?}");
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        for turn in 0..10 {
-            let status = 501 + turn % 3;
-            fs::write(server.path("next"), text(status)).unwrap();
-            fs::rename(server.path("next"), server.path("checker.toml")).unwrap();
-            server.signal(Signal::SIGHUP);
+        let mut statuses = [501, 502, 504].into_iter().cycle().peekable();
+        for _ in 0..10 {
+            let status = statuses.next().unwrap();
+            put(&text(status));
             until("it is in force", || (server.get("/readyz").status == status).then_some(()));
+            let before = refused();
+            // All but a mistake at its end would be another configuration.
+            put(&format!("{}no_such_key = 1\n", text(*statuses.peek().unwrap())));
+            until("it is refused", || (refused() > before).then_some(()));
+            assert_eq!(server.get("/readyz").status, status);
         }
         stop.store(true, Ordering::Relaxed);
     });

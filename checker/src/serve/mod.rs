@@ -33,6 +33,7 @@ use std::time::Duration;
 use axum::Router;
 use sd_notify::NotifyState;
 use shared::config::Configuration;
+use shared::hidden;
 use shared::settings::Listen;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -111,7 +112,7 @@ pub fn run(args: &Args) -> Exit {
             return Exit::Invalid;
         }
     };
-    stream::hide(configuration.secrets());
+    hidden::hide(configuration.secrets());
     let _written = args.log.start();
     let listen = args.listen.clone().unwrap_or_else(|| configuration.server.listen.clone());
     match serve(configuration, &listen, path) {
