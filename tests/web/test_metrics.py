@@ -25,7 +25,7 @@ CONFIGURATION = """
 [server]
 detail = "safe"
 durations = true
-cache = "1ms"
+cache = "0s"
 [subsets]
 readiness = ["good"]
 all = ["good", "bad"]
@@ -114,7 +114,7 @@ def test_a_pass_that_nobody_asks_for_any_more_is_not_told_for_ever(serve):
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     fast = harness.environment(LD_PRELOAD=library, FAKETIME="+0 x150")
     server = serve(
-        CONFIGURATION.replace('cache = "1ms"', 'timeout = "10m"').replace('["true"]', '["true"]\ntimeout = "10m"'), env=fast
+        CONFIGURATION.replace('cache = "0s"', 'timeout = "10m"').replace('["true"]', '["true"]\ntimeout = "10m"'), env=fast
     )
     assert probe(server, "/readyz") == 200
     stands = lambda status: one(scrape(server), "checker_check_status", check="good", status=status) == 1
@@ -134,7 +134,7 @@ def fleet(broker, tmp_path, cluster):
     """What the checks of a cluster and of one of its workers are configured with."""
     return f"""
 [server]
-detail = "safe"
+detail = "full"
 [subsets]
 readiness = ["fleet", "alone"]
 [checks.fleet]
@@ -180,6 +180,12 @@ def test_the_workers_are_told_by_the_names_of_the_commands(serve, start, broker,
     told = {sample.name: set(sample.labels) for family in families for sample in family.samples}
     for name in {name for name, _ in samples if name.startswith("heartbeat_cluster_")}:
         assert set(of(samples, name)[0]) - {"", "check"} == told[name], name
+    # With less detail, no worker has a name.
+    nameless = scrape(serve(fleet(broker, tmp_path, cluster).replace('"full"', '"safe"')))
+    assert counts(nameless) == {"fresh": 2, "ready": 2, "lost": 0}
+    assert not of(nameless, "heartbeat_cluster_worker_verdict") and not of(nameless, "heartbeat_cluster_worker_age_seconds")
+    assert one(nameless, "heartbeat_worker_verdict", check="alone", verdict="alive") == 1
+    assert not any(name in str(nameless) for name in ["web-1", "web-2"])
     # One that is lost is told as such.
     stopped.signal(19)
     lost = lambda samples: [found["verdict"] for found in of(samples, "heartbeat_cluster_worker_verdict") if found["worker"] == odd]

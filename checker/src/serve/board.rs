@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use shared::config::{Configuration, Detail, Server, Service};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::page::Live;
@@ -33,6 +33,12 @@ const THREADS: usize = 4;
 /// For how long beyond `cache` an answer is shown to who only looks: beyond what monitors wait between two questions. Who asks is
 /// never told an old one.
 pub const LATELY: Duration = Duration::from_mins(10);
+
+/// How long before an answer must be given its checks end.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// How long the end waits for checks that are cut off: for the programs that they run to be ended.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// What one configuration makes. It never changes; another one takes its place.
 #[derive(Debug)]
@@ -88,7 +94,12 @@ impl Setup {
 
     /// What may be told of a check.
     pub fn shown(&self) -> Shown {
-        Shown { reasons: self.server.detail == Detail::Safe, durations: self.server.durations }
+        Shown { reasons: self.server.detail != Detail::None, durations: self.server.durations }
+    }
+
+    /// Whether workers may be told by name.
+    pub fn names_workers(&self) -> bool {
+        self.server.detail == Detail::Full
     }
 
     /// What stands of each check, without asking any. What was not asked lately ([`LATELY`]) is unknown.
@@ -186,9 +197,12 @@ impl Board {
         if self.fails_anyway(subset) {
             return self.look(setup, subset, words);
         }
-        let until = Instant::now() + setup.server.timeout.0;
+        let (timeout, cache) = (setup.server.timeout.0, setup.server.cache.0);
+        let until = Instant::now() + timeout;
+        // No check takes longer than the answer: it says itself that it was cut off, and that counts as `fall` and `rise` say.
+        let within = timeout.saturating_sub(SLACK.min(timeout / 4));
         let asked: Vec<_> =
-            checks.iter().map(|check| (check, check.ask(&self.runs, setup.server.cache.0))).collect();
+            checks.iter().map(|check| (check, check.ask(&self.runs, cache, within))).collect();
         let mut seen = Vec::new();
         // They all run already, to one and the same end: who waits for them one after another waits no longer.
         for (check, asking) in asked {
@@ -220,8 +234,13 @@ impl Board {
 impl Drop for Board {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A check may block its thread for ever, and whoever drops this may be within another runtime.
-            runtime.shutdown_background();
+            // Each check that is asked is dropped, and ends what it has started. One may block its thread for ever.
+            if Handle::try_current().is_err() {
+                runtime.shutdown_timeout(LAST_WAIT);
+            } else {
+                // Another runtime's thread must not wait; it goes on afterwards, and so do these for as long as they need.
+                runtime.shutdown_background();
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use shared::config::Service;
 
-use super::board::{Board, READINESS, STARTUP, Setup};
+use super::board::{Board, LIVENESS, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
 use super::metrics::{self, Metrics};
 use super::view::{View, Words};
@@ -38,8 +38,8 @@ pub struct Endpoint {
     pub schema: &'static str,
     /// Whether its answer can be that something does not pass.
     pub fails: bool,
-    /// Whether this configuration has it.
-    pub is_there: fn(&Setup) -> bool,
+    /// Whether this configuration has it, at this part of its path.
+    pub is_there: fn(&Setup, &str) -> bool,
     /// Answers.
     pub answer: fn(Asked) -> Answering,
 }
@@ -61,9 +61,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: false,
-        is_there: |_| true,
+        is_there: |_, _| true,
         answer: |asked| {
-            Box::pin(async move { asked.show(FORMS, |setup| Some(asked.addressed(View::alive(setup)))) })
+            Box::pin(async move { asked.show(FORMS, |setup| asked.addressed(View::alive(setup))) })
         },
     },
     Endpoint {
@@ -72,7 +72,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: true,
-        is_there: |setup| setup.subset(READINESS).is_some(),
+        is_there: |setup, _| setup.subset(READINESS).is_some(),
         answer: |asked| Box::pin(asked.subset(READINESS, Words::Ready)),
     },
     Endpoint {
@@ -81,7 +81,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: true,
-        is_there: |setup| setup.subset(STARTUP).is_some(),
+        is_there: |setup, _| setup.subset(STARTUP).is_some(),
         answer: |asked| Box::pin(asked.subset(STARTUP, Words::Started)),
     },
     Endpoint {
@@ -90,7 +90,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: true,
-        is_there: |_| true,
+        is_there: |setup, name| name == LIVENESS || setup.subset(name).is_some(),
         answer: |asked| {
             Box::pin(async move {
                 let name = asked.part.clone();
@@ -104,7 +104,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(VERSION),
         schema: "Version",
         fails: false,
-        is_there: |setup| setup.server.expose_version,
+        is_there: |setup, _| setup.server.expose_version,
         answer: |asked| Box::pin(async move { asked.show(VERSION, |setup| version(setup)) }),
     },
     Endpoint {
@@ -113,11 +113,11 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(metrics::FORMS),
         schema: "Document",
         fails: false,
-        is_there: |_| true,
+        is_there: |_, _| true,
         answer: |asked| {
             Box::pin(async move {
-                let metrics = Metrics::of(&asked.board, &asked.setup).await;
-                asked.show(metrics::FORMS, |_| Some(metrics))
+                metrics::prepare(&asked.board, &asked.setup).await;
+                asked.show(metrics::FORMS, |setup| Metrics::of(&asked.board, setup))
             })
         },
     },
@@ -127,11 +127,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(DESCRIPTION),
         schema: "Document",
         fails: false,
-        is_there: |_| true,
+        is_there: |_, _| true,
         answer: |asked| {
-            Box::pin(
-                async move { asked.show(DESCRIPTION, |setup| Some(Description(openapi::document(setup)))) },
-            )
+            Box::pin(async move { asked.show(DESCRIPTION, |setup| Description(openapi::document(setup))) })
         },
     },
     Endpoint {
@@ -140,11 +138,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(page::FORMS),
         schema: "Document",
         fails: false,
-        is_there: page::is_there,
-        answer: |asked| {
-            let there = page::is_there(&asked.setup);
-            Box::pin(async move { if there { page::page(asked).await } else { not_found() } })
-        },
+        is_there: |setup, _| setup.server.has_page(),
+        answer: |asked| Box::pin(page::page(asked)),
     },
 ];
 
@@ -191,14 +186,10 @@ impl Asked {
         })
     }
 
-    /// What there is to show, in the format that is asked for; else that it is not found.
-    pub fn show<T: Shows>(
-        &self,
-        forms: &'static [Form<T>],
-        shown: impl FnOnce(&Arc<Setup>) -> Option<T>,
-    ) -> Answer {
+    /// What there is to show, in the format that is asked for.
+    pub fn show<T: Shows>(&self, forms: &'static [Form<T>], shown: impl FnOnce(&Arc<Setup>) -> T) -> Answer {
         match self.form(forms) {
-            Ok(form) => self.printed(form, shown(&self.setup)),
+            Ok(form) => self.printed(form, &shown(&self.setup)),
             Err(refusal) => *refusal,
         }
     }
@@ -210,7 +201,7 @@ impl Asked {
                     return full("too many wait for an answer already", "1");
                 };
                 let view = self.board.ask(&self.setup, name, words).await;
-                self.printed(form, view.map(|view| self.addressed(view)))
+                view.map_or_else(not_found, |view| self.printed(form, &self.addressed(view)))
             }
             Err(refusal) => *refusal,
         }
@@ -221,13 +212,12 @@ impl Asked {
         View { address: address::of(&self.head, self.setup.server.tls.is_some()), ..view }
     }
 
-    fn printed<T: Shows>(&self, form: &Form<T>, shown: Option<T>) -> Answer {
-        let Some(shown) = shown else { return not_found() };
+    fn printed<T: Shows>(&self, form: &Form<T>, shown: &T) -> Answer {
         let failing = !shown.passes() && form.failing == Failing::Told;
         let status = if failing { self.setup.server.failure_status } else { 200 };
         // The configuration's schema has seen to its range.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        answer(status, form.content_type, (form.print)(&shown))
+        answer(status, form.content_type, (form.print)(shown))
     }
 }
 
@@ -287,12 +277,10 @@ const DESCRIPTION: &[Form<Description>] = &[Form {
 }];
 
 /// What is deployed here, as far as it may be told.
-fn version(setup: &Setup) -> Option<Service> {
+fn version(setup: &Setup) -> Service {
+    if setup.server.expose_build_info {
+        return setup.service.clone();
+    }
     let Service { name, environment, version, .. } = setup.service.clone();
-    let told = if setup.server.expose_build_info {
-        setup.service.clone()
-    } else {
-        Service { name, environment, version, ..Service::default() }
-    };
-    setup.server.expose_version.then_some(told)
+    Service { name, environment, version, ..Service::default() }
 }

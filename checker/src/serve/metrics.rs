@@ -1,7 +1,8 @@
 //! `/metrics`: what stands of each check, subset and worker, for a scrape. It asks no check: that is for who probes.
 //!
-//! Where no details are told, nothing is named but what stands in everybody's paths, and checks are only counted. There are as many
-//! series as the configuration makes, and for each check of a cluster those of 500 workers at most.
+//! Where no details are told, nothing is named but what stands in everybody's paths, and checks are only counted; workers are named in
+//! full detail alone. There are as many series as the configuration makes, and for each check of a cluster those of 500 workers at
+//! most.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +28,9 @@ pub struct Metrics {
     /// The subsets' names, and whether each passes.
     subsets: Vec<(String, bool)>,
     /// Whether checks may be named.
-    named: bool,
+    checks_named: bool,
+    /// Whether workers may be.
+    workers_named: bool,
     /// The workers of the checks that are about any.
     crews: Vec<(Arc<Watched>, Arc<Crew>)>,
 }
@@ -62,21 +65,27 @@ pub const FORMS: &[Form<Metrics>] = &[
     },
 ];
 
+/// Reads the workers once more, and does not wait for long.
+pub async fn prepare(board: &Board, setup: &Setup) {
+    board.live().crews.meet(board, setup, Duration::ZERO).await;
+}
+
 impl Metrics {
-    /// What stands now. Workers are read for it, and not waited for for long.
-    pub async fn of(board: &Board, setup: &Arc<Setup>) -> Self {
-        let crews = &board.live().crews;
-        crews.meet(board, setup, Duration::ZERO).await;
-        let named = setup.shown().reasons;
+    /// What stands now.
+    pub fn of(board: &Board, setup: &Arc<Setup>) -> Self {
+        let checks_named = setup.shown().reasons;
         let passes = |name: &str| board.look(setup, name, Words::Whole).is_some_and(|view| view.passed);
-        let subsets = setup.subsets().filter(|name| named || [LIVENESS, READINESS, STARTUP].contains(name));
+        let subsets =
+            setup.subsets().filter(|name| checks_named || [LIVENESS, READINESS, STARTUP].contains(name));
         let subsets = subsets.map(|name| (name.to_owned(), passes(name))).collect();
-        Self { checks: setup.look(), subsets, named, crews: crews.look(setup) }
+        let (workers_named, crews) = (setup.names_workers(), board.live().crews.look(setup));
+        Self { checks: setup.look(), subsets, checks_named, workers_named, crews }
     }
 
     /// The workers that could be read: of checks about one worker, and of those about a cluster.
     fn crews(&self) -> (Vec<Crewed<'_>>, Vec<Crewed<'_>>) {
-        let read = self.crews.iter().filter_map(|(check, crew)| Some((&**check, crew.told.as_ref().ok()?)));
+        let current = self.crews.iter().filter(|(_, crew)| crew.is_current());
+        let read = current.filter_map(|(check, crew)| Some((&**check, crew.told.as_ref().ok()?)));
         read.partition(|(check, _)| check.configured.kind == Alone::KIND)
     }
 }
@@ -92,14 +101,17 @@ fn print(metrics: &Metrics) -> String {
         let count = metrics.checks.iter().filter(|seen| seen.outcome.word() == word).count();
         shown.sample("checker_checks", &[("status", word)], count);
     }
-    if metrics.named {
+    if metrics.checks_named {
         checks(&mut shown, &metrics.checks);
         let (alone, clusters) = metrics.crews();
         if !alone.is_empty() {
-            workers(&mut shown, &alone);
+            workers(&mut shown, &alone, metrics.workers_named);
         }
         if !clusters.is_empty() {
-            cluster_workers(&mut shown, &clusters);
+            counted(&mut shown, &clusters);
+            if metrics.workers_named {
+                named(&mut shown, &clusters);
+            }
         }
     }
     shown.end()
@@ -131,8 +143,10 @@ fn checks(shown: &mut Exposition, checks: &[Seen]) {
     }
 }
 
-/// Workers that a check is about alone, as `checker worker` tells them.
-fn workers(shown: &mut Exposition, crews: &[Crewed<'_>]) {
+/// Workers that a check is about alone, as `checker worker` tells them; by the checks' names, or by their own too.
+fn workers(shown: &mut Exposition, crews: &[Crewed<'_>], named: bool) {
+    let each =
+        |crews| each(crews).map(move |(own, worker)| (if named { own } else { own[..1].to_vec() }, worker));
     shown.gauge(families::VERDICT);
     for (own, worker) in each(crews) {
         shown.verdicts(&own, worker.verdict);
@@ -145,8 +159,8 @@ fn workers(shown: &mut Exposition, crews: &[Crewed<'_>]) {
     }
 }
 
-/// Workers of clusters, as `checker cluster` tells them.
-fn cluster_workers(shown: &mut Exposition, crews: &[Crewed<'_>]) {
+/// How many workers clusters have, as `checker cluster` tells it.
+fn counted(shown: &mut Exposition, crews: &[Crewed<'_>]) {
     shown.gauge(families::WORKERS);
     for crew in crews {
         if let Some(counts) = &crew.1.counts {
@@ -160,6 +174,10 @@ fn cluster_workers(shown: &mut Exposition, crews: &[Crewed<'_>]) {
             shown.sample(families::QUEUE_WORKERS.0, &own, *count);
         }
     }
+}
+
+/// Each worker of clusters, as `checker cluster --list` tells them.
+fn named(shown: &mut Exposition, crews: &[Crewed<'_>]) {
     shown.gauge(families::WORKER_VERDICT);
     for (own, worker) in each(crews) {
         let own = [&own[..], &[("verdict", worker.verdict.as_str())]].concat();

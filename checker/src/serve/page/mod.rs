@@ -15,16 +15,15 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 pub use self::crews::Crew;
-pub use self::live::Live;
+pub use self::live::{Live, SIGN};
 pub use self::sheet::subset;
 
 use super::address;
-use super::board::Setup;
 use super::endpoints::{Answer, Asked, answer};
 use super::formats::{Failing, Form};
 
 /// What the pages may load and do: what stands in them, told by its hash, and a stream from where they came.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-ufatw66tfN+LAfhEtQ8+4SXbe+ZW8xHcKk8ZNSzM5gE='; script-src 'sha256-3YPaqKZq43rqYqNs/DFz9yxdHmJGfM6EBg9DL3KdQrk='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-ufatw66tfN+LAfhEtQ8+4SXbe+ZW8xHcKk8ZNSzM5gE='; script-src 'sha256-8uI1uNt0mQjLg6LcEEJvwc/IVboAFMiDrjXd3tZwB7w='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page.css");
 
@@ -36,8 +35,8 @@ pub const HTML: &str = "text/html; charset=utf-8";
 /// The forms that the page is asked for in. What prints them needs more than one value, so it stands below.
 pub const FORMS: &[Form<()>] = &[form("html", "text/html", HTML), form(EVENTS, STREAM, STREAM)];
 
-/// How old what was read of workers may be where the page is loaded: it follows what comes.
-const READ_BEFORE: Duration = Duration::from_mins(1);
+/// Workers that were read so long ago are shown to nobody who does not wait for them to be read again.
+const OLD: Duration = Duration::from_secs(10);
 
 const EVENTS: &str = "events";
 
@@ -45,11 +44,6 @@ const STREAM: &str = "text/event-stream";
 
 const fn form(name: &'static str, media: &'static str, content_type: &'static str) -> Form<()> {
     Form { name, media, content_type, failing: Failing::Passes, print: |()| String::new() }
-}
-
-/// Whether this configuration has the page.
-pub fn is_there(setup: &Setup) -> bool {
-    setup.server.has_page()
 }
 
 /// The page, or a stream of it.
@@ -62,7 +56,7 @@ pub async fn page(asked: Asked) -> Answer {
     if form.name == EVENTS {
         return live::stream(&asked.board, &asked.setup, base);
     }
-    asked.board.live().crews.meet(&asked.board, &asked.setup, READ_BEFORE).await;
+    asked.board.live().crews.meet(&asked.board, &asked.setup, OLD).await;
     answer(StatusCode::OK, HTML, sheet::page(&asked.board, &asked.setup, &base))
 }
 
