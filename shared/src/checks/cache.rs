@@ -4,7 +4,7 @@
 //! Key and value are new each time, so no value of another run or of another asker can pass for this one. The value expires from the
 //! moment at which it is there, so nothing is left behind, whoever is killed in between.
 
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 mod django;
 mod memcached;
 mod redis;
@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 use self::django::Django;
 use self::memcached::Memcached;
 use crate::check::{Check, Failure};
-#[cfg(feature = "database")]
+#[cfg(not(feature = "_sql"))]
+use crate::database::Engine;
+#[cfg(feature = "_sql")]
 use crate::django::CacheKeys;
 use crate::kind::{Contract, Mistake, Settings};
 use crate::settings::{Secret, Span};
@@ -66,7 +68,7 @@ impl Settings for Cache {
     const MORE_CONTRACTS: &'static [&'static str] = &[
         r#"url = "rediss://:S3cret@{peer}""#,
         r#"url = "memcached://{peer}""#,
-        #[cfg(feature = "database")]
+        #[cfg(feature = "mysql")]
         "url = \"mysql://me:S3cret@{peer}/shop?ssl-mode=disabled\"\ntable = \"django_cache\"",
     ];
     type Check = CacheCheck;
@@ -109,24 +111,24 @@ impl Cache {
         store.ok().filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     fn table(&self, table: &str) -> Result<Store, Vec<Mistake>> {
         let version = self.version.unwrap_or(CacheKeys::default().version);
         let keys = CacheKeys { prefix: self.key_prefix.clone().unwrap_or_default(), version };
         Django::new(self.url.expose(), table, keys, &self.prefix).map(|cache| Store::Django(Box::new(cache)))
     }
 
-    #[cfg(not(feature = "database"))]
-    #[expect(clippy::unused_self, reason = "a build with databases needs it")]
+    #[cfg(not(feature = "_sql"))]
     fn table(&self, _: &str) -> Result<Store, Vec<Mistake>> {
-        Err(vec![Mistake::of("table", "this build knows no databases")])
+        let why = Engine::of(self.url.expose()).map_or_else(str::to_owned, Engine::missing);
+        Err(vec![Mistake::of("url", format!("the URL cannot be used: {why}"))])
     }
 }
 
 /// What is asked.
 #[derive(Debug)]
 enum Store {
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     Django(Box<Django>),
     Memcached(Memcached),
     Redis(crate::redis::Redis),
@@ -172,7 +174,7 @@ impl CacheCheck {
     async fn ask(&self, deadline: Instant) -> Result<Found, Failure> {
         let entry = Entry::new(&self.prefix, self.expire)?;
         match &self.store {
-            #[cfg(feature = "database")]
+            #[cfg(feature = "_sql")]
             Store::Django(table) => table.ask(&self.prefix, self.expire, deadline).await,
             Store::Memcached(server) => server.ask(&entry, deadline).await,
             Store::Redis(server) => redis::ask(server, &entry, deadline).await,

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use heartbeat::fleet::{Connection, Error};
 use redis::{Value, cmd};
 
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 use super::table::Table;
 use super::{Lone, before, nothing};
 use crate::celery::task::{self, End, Sent};
 use crate::celery::{Broker, Invalid};
 use crate::check::Failure;
+#[cfg(not(feature = "_sql"))]
+use crate::database::Engine;
 use crate::kind::Mistake;
 
 /// What the key of a task's result begins with.
@@ -27,7 +29,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub enum Backend {
     Redis(Lone<Connection>),
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     Database(Box<Table>),
     /// Nowhere: each is sent to who has sent the task.
     Reply,
@@ -36,12 +38,8 @@ pub enum Backend {
 impl Backend {
     pub fn parse(text: &str) -> Result<Self, Mistake> {
         let refused = |why: String| Mistake::of("result_backend", why);
-        #[cfg(feature = "database")]
         if let Some(url) = text.strip_prefix("db+") {
-            let table = Table::parse(url);
-            return table
-                .map(|table| Self::Database(Box::new(table)))
-                .map_err(|why| refused(format!("the URL cannot be used: {why}")));
+            return database(url).map_err(|why| refused(format!("the URL cannot be used: {why}")));
         }
         if matches!(text, "rpc" | "rpc://") {
             return Ok(Self::Reply);
@@ -79,7 +77,7 @@ impl Backend {
                 get.arg(format!("{KEY}checker"));
                 told(connection.with(deadline, move |redis| one(redis, get, until)).await).map(drop)
             }
-            #[cfg(feature = "database")]
+            #[cfg(feature = "_sql")]
             Self::Database(table) => table.ask(deadline).await,
             Self::Reply => Ok(()),
         }
@@ -99,11 +97,21 @@ impl Backend {
                 told(end)?
                     .map_err(|task::Unread| Failure::failed("the result backend: the result is none in JSON"))
             }
-            #[cfg(feature = "database")]
+            #[cfg(feature = "_sql")]
             Self::Database(table) => table.end(&sent.id, last_look, deadline).await,
             Self::Reply => Ok(None),
         }
     }
+}
+
+#[cfg(feature = "_sql")]
+fn database(url: &str) -> Result<Backend, String> {
+    Table::parse(url).map(|table| Backend::Database(Box::new(table)))
+}
+
+#[cfg(not(feature = "_sql"))]
+fn database(url: &str) -> Result<Backend, String> {
+    Err(Engine::of(url).map_or_else(str::to_owned, Engine::missing))
 }
 
 fn told<T>(asked: Result<Result<T, Error>, crate::node::solo::Unanswered>) -> Result<T, Failure> {
