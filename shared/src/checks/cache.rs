@@ -36,8 +36,10 @@ const LONGEST_PREFIX: usize = 200;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// `memcached://HOST[:11211]`, `memcached+unix:///PATH`, or a Redis as in `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`: `rediss://`,
-    /// `unix://`, `redis+sentinel://` and `redis+cluster://` too; or, with `table`, a database's as the kind `database` takes it.
+    /// `memcached://HOST[:11211]`, `memcacheds://` with TLS, `memcached+unix:///PATH`, or a Redis as in
+    /// `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`: `rediss://`, `unix://`, `redis+sentinel://` and `redis+cluster://` too; or, with
+    /// `table`, a database's as the kind `database` takes it. With `memcacheds` and `rediss`, `?ca=FILE` names the authorities to trust
+    /// instead of the system's, and `cert=FILE&key=FILE` who this side is.
     url: Secret,
     /// The table of a Django cache in a database: its `LOCATION`.
     table: Option<String>,
@@ -68,6 +70,8 @@ impl Settings for Cache {
     const MORE_CONTRACTS: &'static [&'static str] = &[
         r#"url = "rediss://:S3cret@{peer}""#,
         r#"url = "memcached://{peer}""#,
+        #[cfg(feature = "tls")]
+        r#"url = "memcacheds://{peer}""#,
         #[cfg(feature = "mysql")]
         "url = \"mysql://me:S3cret@{peer}/shop?ssl-mode=disabled\"\ntable = \"django_cache\"",
     ];
@@ -142,9 +146,10 @@ impl Store {
         }
         match url.parse() {
             Ok(url) => Ok(Self::Redis(crate::redis::Redis::new(url))),
-            Err(heartbeat::fleet::Invalid::Scheme) => {
-                Err(format!("{}, memcached://, memcached+unix://", heartbeat::fleet::Invalid::Scheme))
-            }
+            Err(heartbeat::fleet::Invalid::Scheme) => Err(format!(
+                "{}, memcached://, memcacheds://, memcached+unix://",
+                heartbeat::fleet::Invalid::Scheme
+            )),
             Err(invalid) => Err(invalid.to_string()),
         }
     }
@@ -276,6 +281,9 @@ mod tests {
             "memcached://me:S3cret@h",
             "memcached://h:S3cret",
             "memcached://h/S3cret",
+            "memcached://h?ca=S3cret",
+            "memcacheds://h?cert=S3cret",
+            "memcacheds://me:S3cret@h?ca=a",
             "memcached+unix://S3cret",
             "redis://S3cret@h",
         ] {
@@ -288,9 +296,14 @@ mod tests {
         let foreign = json!({ "url": "redis://h", "key_prefix": "shop", "version": 2 });
         let keys: Vec<_> = build(foreign).unwrap_err().iter().filter_map(|mistake| mistake.key).collect();
         assert_eq!(keys, ["key_prefix", "version"]);
-        for url in
-            ["memcached://h", "memcached://[::1]:7/", "memcached+unix:///run/m", "redis+sentinel://a,b/c"]
-        {
+        for url in [
+            "memcached://h",
+            "memcached://[::1]:7/",
+            #[cfg(feature = "tls")]
+            "memcacheds://h?ca=a.pem",
+            "memcached+unix:///run/m",
+            "redis+sentinel://a,b/c",
+        ] {
             build(json!({ "url": url })).unwrap();
         }
     }
