@@ -358,7 +358,7 @@ def as_user(name):
 class Postgres(DatabaseServer):
     ready_words = "ready to accept connections"
 
-    def __init__(self):
+    def __init__(self, *settings):
         super().__init__("postgres", "postgresql", "postgres")
         user = as_user("postgres")
         binaries = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
@@ -368,6 +368,7 @@ class Postgres(DatabaseServer):
         password.chmod(0o644)
         self.set_up([*initdb, "--pwfile", password])
         options = ["-p", self.port, "-k", self.folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        options += [part for setting in settings for part in ("-c", setting)]
         Program.__init__(self, [*user, binaries / "postgres", "-D", self.folder / "data", *options], cwd=self.folder)
 
 

@@ -29,6 +29,8 @@ pub enum Command {
     #[cfg(feature = "serve")]
     Serve(crate::serve::Args),
     #[cfg(feature = "run")]
+    Http(crate::http::Args),
+    #[cfg(feature = "run")]
     Validate(crate::configuration::validate::Args),
     #[cfg(feature = "run")]
     Checks(crate::configuration::checks::Args),
@@ -83,6 +85,8 @@ fn run(command: &Command) -> Exit {
         Command::Run(args) => crate::run::run(args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => crate::serve::run(args),
+        #[cfg(feature = "run")]
+        Command::Http(args) => crate::http::run(args),
         #[cfg(feature = "run")]
         Command::Validate(args) => crate::configuration::validate::run(args),
         #[cfg(feature = "run")]

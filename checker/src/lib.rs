@@ -12,6 +12,8 @@ mod deadline;
 pub mod demo;
 pub mod exit;
 mod format;
+#[cfg(feature = "run")]
+mod http;
 #[cfg(any(feature = "demo", feature = "watch"))]
 mod interrupt;
 #[cfg(feature = "redis")]

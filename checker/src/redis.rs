@@ -1,40 +1,17 @@
 //! Where Redis is, as the command line takes it. A URL may hold a password, so none of its text is ever shown.
 
 use std::env;
-use std::fmt;
 
 use heartbeat::fleet::Url;
 
+use crate::arguments::Unread;
+
 const VARIABLE: &str = "HEARTBEAT_REDIS_URL";
-
-/// A URL that has not been read yet. Reading it is not the parser's work: a parser shows what it cannot read.
-#[derive(Clone)]
-pub struct Unread(String);
-
-#[cfg(any(feature = "celery", feature = "django-q"))]
-impl Unread {
-    /// For who reads it, and never for showing.
-    pub fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Unread {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Unread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Unread(…)")
-    }
-}
 
 /// What was given, else `$HEARTBEAT_REDIS_URL`.
 pub fn url(given: Option<&Unread>) -> Result<Url, String> {
     let (name, text) = match given {
-        Some(Unread(text)) => ("--redis", text.clone()),
+        Some(given) => ("--redis", given.text().to_owned()),
         None => (VARIABLE, variable()?),
     };
     parse(name, &text)

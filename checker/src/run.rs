@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shared::hidden;
 use shared::runner::{self, Named, Outcome, Report, Warnings};
 use tokio::runtime::{Builder, Runtime};
 
@@ -52,34 +53,67 @@ pub struct Args {
 
 /// Runs the checks, and shows the report.
 pub fn run(args: &Args) -> Exit {
-    let begun = Instant::now();
-    let until = begun + args.timeout.saturating_sub(MARGIN.min(args.timeout * 3 / 10));
-    if let Err(failure) = set_deadline(args) {
-        return fail(args.format, &failure.to_string(), Exit::Unexpected);
-    }
-    let checks = match read(args) {
-        Ok(checks) => checks,
-        Err(wrong) => return fail(args.format, &wrong, Exit::Invalid),
-    };
-    let runtime = match runtime(checks.len()) {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return fail(args.format, &format!("no thread can be started: {error}"), Exit::Unexpected);
-        }
-    };
-    let report = runner::run(runtime.handle(), &checks, until);
-    report.outcomes.iter().for_each(log);
-    let exit = show(args, &report);
-    // Children of checks end as these are dropped. A thread that hangs is left to the end of the process.
-    runtime.shutdown_timeout(LEAVING.min(args.timeout / 10));
-    exit
+    let Args { subset, warnings, format, timeout, .. } = args;
+    Run { name: subset, warnings: *warnings, format: *format, timeout: *timeout }.of(|| read(args))
 }
 
 fn read(args: &Args) -> Result<Vec<Arc<Named>>, String> {
     let path = args.config.path();
     let configuration = configuration::read(&path)?;
-    stream::hide(configuration.secrets());
+    hidden::hide(configuration.secrets());
     configuration.subset(&args.subset).map_err(|what| format!("{}: {what}", path.display()))
+}
+
+/// A command that is one run of checks.
+#[derive(Debug)]
+pub struct Run<'r> {
+    /// What the checks are together, in the report.
+    pub name: &'r str,
+    /// What a warning counts for.
+    pub warnings: Warnings,
+    /// How the report is shown.
+    pub format: Format,
+    /// How long all of it may take, reading the checks too.
+    pub timeout: Duration,
+}
+
+impl Run<'_> {
+    /// Asks the checks that `read` gives, and shows the report; where it gives none, the arguments are invalid.
+    pub fn of(&self, read: impl FnOnce() -> Result<Vec<Arc<Named>>, String>) -> Exit {
+        let begun = Instant::now();
+        let until = begun + self.timeout.saturating_sub(MARGIN.min(self.timeout * 3 / 10));
+        if let Err(failure) = self.set_deadline() {
+            return fail(self.format, &failure.to_string(), Exit::Unexpected);
+        }
+        let checks = match read() {
+            Ok(checks) => checks,
+            Err(wrong) => return fail(self.format, &wrong, Exit::Invalid),
+        };
+        let runtime = match runtime(checks.len()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                return fail(self.format, &format!("no thread can be started: {error}"), Exit::Unexpected);
+            }
+        };
+        let report = runner::run(runtime.handle(), &checks, until);
+        report.outcomes.iter().for_each(log);
+        let exit = self.show(&report);
+        // Children of checks end as these are dropped. A thread that hangs is left to the end of the process.
+        runtime.shutdown_timeout(LEAVING.min(self.timeout / 10));
+        exit
+    }
+
+    fn set_deadline(&self) -> std::io::Result<()> {
+        let late = Report::new(Vec::new(), self.timeout);
+        let words = self.format.report(self.name, &late, self.warnings);
+        deadline::set(self.timeout, words, self.format.report_exit(&late, self.warnings))
+    }
+
+    fn show(&self, report: &Report) -> Exit {
+        let exit = self.format.report_exit(report, self.warnings);
+        deadline::answered(exit);
+        stream::answer(&self.format.report(self.name, report, self.warnings), exit)
+    }
 }
 
 fn runtime(checks: usize) -> std::io::Result<Runtime> {
@@ -93,20 +127,8 @@ fn log(outcome: &Outcome) {
     }
 }
 
-fn set_deadline(args: &Args) -> std::io::Result<()> {
-    let late = Report::new(Vec::new(), args.timeout);
-    let words = args.format.report(&args.subset, &late, args.warnings);
-    deadline::set(args.timeout, words, args.format.report_exit(&late, args.warnings))
-}
-
-fn show(args: &Args, report: &Report) -> Exit {
-    let exit = args.format.report_exit(report, args.warnings);
-    deadline::answered(exit);
-    stream::answer(&args.format.report(&args.subset, report, args.warnings), exit)
-}
-
 /// Ends a command that has no report.
-fn fail(format: Format, what: &str, exit: Exit) -> Exit {
+pub fn fail(format: Format, what: &str, exit: Exit) -> Exit {
     stream::log(what);
     stream::answer(&format.failure(what), format.failure_exit(exit))
 }

@@ -6,6 +6,8 @@ mod servers;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -111,6 +113,25 @@ async fn a_certificate_of_this_side_is_shown_to_who_asks_for_one() {
     let asked = |tls: Value| told(json!({ "url": server.tls_url("/certified"), "tls": tls }));
     assert_eq!(asked(json!({ "ca": server.ca, "cert": server.ca, "key": server.key })).await, Ok(()));
     assert_eq!(asked(json!({ "ca": server.ca })).await, failed("the status is 403"));
+}
+
+#[tokio::test]
+async fn it_asks_over_a_unix_socket_whatever_the_urls_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("http.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let answers = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = [0; 4_096];
+        let read = stream.read(&mut asked).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+        String::from_utf8_lossy(&asked[..read]).to_lowercase()
+    });
+    let over = |path: &Path| json!({ "url": "http://no-such-host.invalid/health", "unix_socket": path });
+    assert_eq!(told(over(&path)).await, Ok(()));
+    let asked = answers.join().unwrap();
+    assert!(asked.contains("get /health ") && asked.contains("host: no-such-host.invalid\r\n"), "{asked}");
+    assert_eq!(told(over(&folder.path().join("none"))).await, failed("no connection is accepted"));
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ The convention, for whoever writes a page:
   follow, and after ` | ` a line to say to it (`wedge`, …) or a signal (`SIGKILL`, `SIGSTOP`), until its verdict has changed;
   `<!-- redis -->` starts a Redis at `$HEARTBEAT_REDIS_URL`; names as `WORKER:QUEUE` may follow: workers of the cluster `orders`
   that beat to it before the block;
+  `<!-- serve -->` has the probe of a `dockerfile` block tell a `checker serve` that answers, in the place of port 8080, from one
+  that was killed;
   `<!-- configuration -->` marks a configuration of the checker: it must be one without a mistake;
   `<!-- not run: reason -->` is for what cannot be run here; each is listed at the end of the test run.
 """

@@ -156,6 +156,22 @@ def probe_tells_the_living_from_the_dead(words, bench, number):
     assert status() == 1, f"{words} with a dead worker"
 
 
+def probe_tells_who_answers(words, bench):
+    """A probe's command passes with a server that is ready, and fails once that is killed."""
+    file, port = bench.root / "served.toml", str(harness.free_port())
+    file.write_text("[subsets]\nreadiness = ['ok']\n[checks.ok]\ntype = 'command'\ncommand = ['true']\n")
+    words = [word.replace(":8080/", f":{port}/") for word in words]
+    server = bench.start(harness.Program, [CHECKER, "serve", "--config", file, "--listen", f"127.0.0.1:{port}"])
+
+    def status():
+        return subprocess.run(words, env=bench.environment, timeout=30, check=False).returncode
+
+    until(lambda: status() == 0, timeout=30, what=f"{words} passes with a server that is ready")
+    server.signal(signal.SIGKILL)
+    server.exit_status()
+    assert status() == 1, f"{words} with a dead server"
+
+
 def probes(tree):
     """The commands that Kubernetes (`exec`) and Compose (`healthcheck`) would run."""
     if isinstance(tree, list):
@@ -204,7 +220,10 @@ def dockerfile(block, bench):
             assert match, instruction
             probe = match["probe"]
             words = json.loads(probe) if probe.startswith("[") else ["sh", "-c", probe]
-            probe_tells_the_living_from_the_dead(words, bench, number)
+            if block.comment("serve") is not None:
+                probe_tells_who_answers(words, bench)
+            else:
+                probe_tells_the_living_from_the_dead(words, bench, number)
 
 
 # --- files ------------------------------------------------------------------------------------------------------

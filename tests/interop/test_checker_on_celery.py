@@ -279,12 +279,12 @@ FORMS = ["redis://:S3cret@{}/0", "amqp://me:S3cret@{}//", "rediss://:S3cret@{}/0
 
 def is_unknown(url, says=None):
     for words in ([], ["--events"], ["--list", "--queue", "mail"] if says else ["--list"]):
-        told = ask(url, "--timeout", "1500ms", *words)
+        told = ask(url, "--timeout", "2500ms", *words)
         assert (told.code, told.status) == (1, "unknown"), told
         assert told.seconds < 2, told
         assert "S3cret" not in told.output, told
         assert not says or says in told.reason, told
-        assert ask(url, "--timeout", "1500ms", "--unknown", "pass").code == 0
+        assert ask(url, "--timeout", "2500ms", "--unknown", "pass").code == 0
 
 
 @pytest.mark.parametrize("form", FORMS)

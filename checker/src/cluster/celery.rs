@@ -9,7 +9,7 @@ use shared::checks::cluster::celery::{How, Settings};
 use shared::checks::cluster::{Answer, Question};
 
 use super::Ask;
-use crate::redis::Unread;
+use crate::arguments::Unread;
 
 const VARIABLE: &str = "CELERY_BROKER_URL";
 

@@ -12,7 +12,8 @@ use shared::django::{CacheKeys, Table};
 use shared::django_q::store::Place;
 
 use super::Ask;
-use crate::redis::{self, Unread};
+use crate::arguments::Unread;
+use crate::redis;
 
 const SECRET_KEY: &str = "DJANGO_SECRET_KEY";
 const BROKER: &str = "DJANGO_Q_REDIS_URL";

@@ -12,10 +12,10 @@ use nix::unistd::gethostname;
 use shared::checks::cluster::{Answer, Policy, Question, Queue, Share};
 use shared::checks::worker::{Unknown, Want};
 
-use crate::arguments::{one_of, timeout};
+use crate::arguments::{Unread, one_of, timeout};
 use crate::exit::Exit;
 use crate::format::Format;
-use crate::{deadline, redis, stream};
+use crate::{deadline, stream};
 
 #[cfg(feature = "celery")]
 mod celery;
@@ -98,7 +98,7 @@ pub struct Args {
     /// The Redis that the workers beat to [default: `$HEARTBEAT_REDIS_URL`], or Django-Q's broker
     /// [default: `$DJANGO_Q_REDIS_URL`]
     #[arg(long, value_name = "URL")]
-    redis: Option<redis::Unread>,
+    redis: Option<Unread>,
     #[cfg(feature = "celery")]
     #[command(flatten)]
     celery: celery::Args,

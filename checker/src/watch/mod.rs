@@ -47,7 +47,7 @@ pub struct Args {
     /// That Redis [default: `$HEARTBEAT_REDIS_URL`]
     #[cfg(feature = "redis")]
     #[arg(long, value_name = "URL", requires = "cluster")]
-    redis: Option<crate::redis::Unread>,
+    redis: Option<crate::arguments::Unread>,
 }
 
 /// Shows the table until it is left or interrupted.
@@ -60,7 +60,7 @@ pub fn run(args: &Args) -> Exit {
 }
 
 #[cfg(feature = "redis")]
-fn watch_cluster(name: &str, given: Option<&crate::redis::Unread>) -> Exit {
+fn watch_cluster(name: &str, given: Option<&crate::arguments::Unread>) -> Exit {
     let url = match crate::redis::url(given) {
         Ok(url) => url,
         Err(wrong) => return fail(&wrong, Exit::Invalid),

@@ -8,6 +8,7 @@ pub(super) mod client;
 mod redirect;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -53,6 +54,8 @@ pub struct Http {
     max_size: Size,
     /// The proxy to use, `http://` or `https://`. The environment's are not.
     proxy: Option<Url>,
+    /// The path of a Unix socket to ask over. The URL then tells scheme, host name and path alone, and no name is looked up.
+    unix_socket: Option<PathBuf>,
     /// Whom to trust, and who this side is.
     #[serde(default)]
     tls: TlsFiles,
@@ -94,6 +97,9 @@ impl Settings for Http {
         if self.max_size.0 > 64 << 20 {
             wrong("max_size", "at most 64MiB are read");
         }
+        if self.unix_socket.is_some() && self.proxy.is_some() {
+            wrong("unix_socket", "no proxy leads to a Unix socket");
+        }
         if self.method == Ask::Head && (self.contains.is_some() || self.matches.is_some()) {
             wrong("method", "an answer to HEAD has no body");
         }
@@ -108,6 +114,7 @@ impl Settings for Http {
         let way = Way {
             url: self.url.clone(),
             proxy: self.proxy.clone(),
+            unix_socket: self.unix_socket.clone(),
             redirects: self.redirects,
             keeps_headers_secret: self.headers.as_ref().is_some_and(|headers| !headers.is_empty()),
         };
@@ -186,7 +193,7 @@ mod tests {
     fn senseless_settings_are_mistakes() {
         assert_eq!(mistakes(r#"{"url": "https://a/"}"#), []);
         let json = r#"{"url": "ftp://a/", "proxy": "socks5://a", "redirects": 21, "max_size": "65MiB", "method": "HEAD",
-            "contains": "x", "status": [], "headers": {"a b": "c"}, "matches": "(", "expect_headers": {"": "x"},
+            "unix_socket": "/x", "contains": "x", "status": [], "headers": {"a b": "c"}, "matches": "(", "expect_headers": {"": "x"},
             "tls": {"cert": "/x"}}"#;
         let wrong = [
             "tls",
@@ -194,6 +201,7 @@ mod tests {
             "proxy",
             "redirects",
             "max_size",
+            "unix_socket",
             "method",
             "status",
             "headers",

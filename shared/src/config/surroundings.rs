@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::libc;
 
@@ -100,18 +100,23 @@ impl Surroundings<'_> {
 
     /// What a secret file holds, without the newline at its end.
     pub fn secret(&self, path: &str) -> Result<String, String> {
-        let path = self.folder.join(path);
-        let shown = path.display();
-        let mut text = read_bounded(&path, LARGEST_SECRET)
-            .map_err(|unreadable| format!("the secret file `{shown}` {unreadable}"))?;
-        if text.ends_with('\n') {
-            text.pop();
-            if text.ends_with('\r') {
-                text.pop();
-            }
-        }
-        Ok(text)
+        secret_file(&self.folder.join(path))
     }
+}
+
+/// What a secret file holds, without the newline at its end; else why it cannot be used. One that holds nothing is no secret: it
+/// would open what it is meant to close.
+pub fn secret_file(path: &Path) -> Result<String, String> {
+    let shown = path.display();
+    let mut text = read_bounded(path, LARGEST_SECRET)
+        .map_err(|unreadable| format!("the secret file `{shown}` {unreadable}"))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    if text.is_empty() { Err(format!("the secret file `{shown}` is empty")) } else { Ok(text) }
 }
 
 fn is_name(name: &str) -> bool {
@@ -147,7 +152,7 @@ impl From<io::Error> for Unreadable {
 }
 
 /// Reads a regular file of bounded size. Whatever else has that name, a pipe that nobody writes to, is not waited for.
-pub fn read_bounded(path: &PathBuf, largest: u64) -> Result<String, Unreadable> {
+pub fn read_bounded(path: &Path, largest: u64) -> Result<String, Unreadable> {
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(Unreadable::NotAFile);
@@ -223,6 +228,8 @@ mod tests {
         write("unix", b"S3cret\n");
         write("dos", b"S3cret\r\n");
         write("two", b"S3cret\n\n");
+        write("empty", b"");
+        write("newline", b"\n");
         write("bytes", b"\xff");
         write("large", &vec![b'a'; 65 * 1024]);
         nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -231,6 +238,8 @@ mod tests {
         assert_eq!(read("dos").unwrap(), "S3cret");
         assert_eq!(read("two").unwrap(), "S3cret\n");
         for (name, why) in [
+            ("empty", "is empty"),
+            ("newline", "is empty"),
             ("bytes", "is not UTF-8 text"),
             ("large", "is larger than 64 KiB"),
             ("pipe", "is not a regular file"),

@@ -1,5 +1,6 @@
 //! The client that asks: its TLS, its way, and what is told of what went wrong.
 
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,6 +28,8 @@ pub struct Way {
     pub url: Url,
     /// Through whom.
     pub proxy: Option<Url>,
+    /// Over which Unix socket, where it is one.
+    pub unix_socket: Option<PathBuf>,
     /// How many redirects are followed.
     pub redirects: u8,
     /// Whether headers are sent that no other host may be told.
@@ -152,6 +155,10 @@ impl Web {
             .dns_resolver(Arc::new(Names(self.net.clone())));
         let builder = match &self.way.proxy {
             Some(proxy) => builder.proxy(Proxy::all(proxy.expose().clone()).map_err(unusable)?),
+            None => builder,
+        };
+        let builder = match &self.way.unix_socket {
+            Some(path) => builder.unix_socket(path.as_path()),
             None => builder,
         };
         builder.build().map_err(unusable)

@@ -32,7 +32,7 @@ struct Kept<T> {
 impl<T> Document<T> {
     /// Opens nothing yet.
     pub fn new(url: Url, proxy: Option<Url>, tls: TlsFiles) -> Self {
-        let way = Way { url, proxy, redirects: REDIRECTS, keeps_headers_secret: false };
+        let way = Way { url, proxy, unix_socket: None, redirects: REDIRECTS, keeps_headers_secret: false };
         Self { web: Web::new(way, tls), kept: Mutex::new(None) }
     }
 
