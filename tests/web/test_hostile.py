@@ -88,6 +88,44 @@ def client_hello():
     return said.read()
 
 
+def test_who_gives_up_leaves_the_place_to_the_next(serve, tmp_path):
+    # 30 of the 40 places are for who waits for a check.
+    server = serve(f"""
+        [server]
+        connections = 40
+        [subsets]
+        readiness = ['it']
+        [checks.it]
+        type = 'command'
+        command = ['sh', '-c', 'while ! test -e {tmp_path}/good; do sleep 0.1; done']
+        timeout = '20s'
+    """)
+
+    async def give_up():
+        """Whether there was a place to wait."""
+        reader, writer = await crowd.connect(server)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: it\r\n\r\n")
+        try:
+            answer = await asyncio.wait_for(reader.readline(), 0.3)
+        except TimeoutError:
+            answer = None
+        await crowd.leave(writer)
+        return answer is None
+
+    async def all_of_them():
+        for _ in range(3):
+            assert all(await asyncio.gather(*(give_up() for _ in range(25))))
+            # It is noticed as soon as the server looks.
+            await asyncio.sleep(0.3)
+        waiting = asyncio.create_task(crowd.ask(server, "/readyz"))
+        await asyncio.sleep(0.3)
+        (tmp_path / "good").touch()
+        status, *_ = await waiting
+        return status
+
+    assert asyncio.run(all_of_them()) == 200
+
+
 def test_who_never_comes_to_the_point_does_not_hold_up_the_end(serve):
     server = serve(f"[server]\ntimeout = '2s'\ndrain = '0ms'\n{READY}")
 
