@@ -52,6 +52,33 @@ type = "command"
 command = ["true"]
 `.replace('[checks.a-very', '[checks."a-very').replace('goes-on-for-a]\n', 'goes-on-for-a"]\n');
 
+const VALID = new HtmlValidate({
+  extends: ['html-validate:recommended', 'html-validate:document', 'html-validate:a11y'],
+  rules: {
+    // Written by a machine for machines: nobody reads its spaces, and void elements end as maud ends them.
+    'long-title': 'off',
+    'no-trailing-whitespace': 'off',
+    'no-inline-style': 'error',
+    // A check's name may hold a full stop.
+    'valid-id': ['error', { relaxed: true }],
+    // A narrow page lays its table out anew, and browsers forget the roles then.
+    'no-redundant-role': 'off',
+    'prefer-native-element': 'off',
+    'doctype-style': 'off',
+    // Where no script does better.
+    'meta-refresh': 'off',
+    // They come from the server's own file, allowed by their hashes.
+    'require-sri': 'off',
+    'require-csp-nonce': 'off',
+  },
+});
+
+/** What is wrong with a page's HTML. */
+async function invalid(html) {
+  const { results } = await VALID.validateString(html);
+  return results.flatMap(({ messages }) => messages.map(({ ruleId, message, line, column }) => `${ruleId} ${line}:${column} ${message}`));
+}
+
 let folder, server, address, browser;
 
 before(async () => {
@@ -288,6 +315,7 @@ test('a worker goes from alive to wedged before the eyes of the reader', async (
   await until('its task has a deadline', async () => /in (1|\d\d) (min|s)/.test(await rows('web-1').first().innerText()));
   breaks.stdin.write('wedge\n');
   await text(rows('web-1').first(), 'wedged');
+  assert.deepEqual(await invalid(await (await fetch(address)).text()), []);
   await text(rows('web-2').first(), 'alive');
   await page.evaluate(axe);
   assert.deepEqual((await page.evaluate(() => window.axe.run(document))).violations.map(({ id }) => id), []);
@@ -309,30 +337,11 @@ test('a worker goes from alive to wedged before the eyes of the reader', async (
 });
 
 test('every page is valid HTML', async () => {
-  const valid = new HtmlValidate({
-    extends: ['html-validate:recommended', 'html-validate:document', 'html-validate:a11y'],
-    rules: {
-      // Written by a machine for machines: nobody reads its spaces, and void elements end as maud ends them.
-      'long-title': 'off',
-      'no-trailing-whitespace': 'off',
-      'no-inline-style': 'error',
-      // A check's name may hold a full stop.
-      'valid-id': ['error', { relaxed: true }],
-      // A narrow page lays its table out anew, and browsers forget the roles then.
-      'no-redundant-role': 'off',
-      'prefer-native-element': 'off',
-      'doctype-style': 'off',
-      // Where no script does better.
-      'meta-refresh': 'off',
-      // They come from the server's own file, allowed by their hashes.
-      'require-sri': 'off',
-      'require-csp-nonce': 'off',
-    },
-  });
-  for (const path of ['/', '/readyz?format=html', '/healthcheck/liveness?format=html']) {
-    const html = await (await fetch(address + path)).text();
-    const report = await valid.validateString(html);
-    const told = report.results.flatMap(({ messages }) => messages.map(({ ruleId, message, line, column }) => `${ruleId} ${line}:${column} ${message}`));
-    assert.deepEqual(told, [], path);
+  await files(false);
+  const paths = ['/', '/healthz?format=html', '/readyz?format=html', '/healthcheck/integrations?format=html', '/healthcheck/liveness?format=html'];
+  for (const path of paths) {
+    const answer = await fetch(address + path);
+    assert.equal(answer.headers.get('content-type'), 'text/html; charset=utf-8', path);
+    assert.deepEqual(await invalid(await answer.text()), [], path);
   }
 });

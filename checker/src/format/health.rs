@@ -98,18 +98,29 @@ pub fn cluster(answer: &cluster::Answer) -> String {
 /// A report: what each check found, and, where that is shown, how long it took.
 #[cfg(feature = "run")]
 pub fn report(subset: &str, report: &Report, shown: Shown) -> String {
+    format!("{}\n", report_document(subset, report, shown))
+}
+
+/// The member of `checks` that a check of this name is. Where there is no measurement, it is a component alone.
+#[cfg(feature = "run")]
+pub fn key(check: &str, shown: Shown) -> String {
+    if shown.durations { format!("{check}:responseTime") } else { check.to_owned() }
+}
+
+/// The same report as a document, for who has more to say in it.
+#[cfg(feature = "run")]
+pub fn report_document(subset: &str, report: &Report, shown: Shown) -> Value {
     let time = rfc3339(now());
     let check = |outcome: &Outcome| {
         let mut entry = json!({ "componentType": "component", "status": status(outcome.status, !outcome.critical), "time": time });
         if let Some(reason) = outcome.reason.as_ref().filter(|_| shown.reasons) {
             entry["output"] = reason.as_str().into();
         }
-        if !shown.durations {
-            return (outcome.name.clone(), json!([entry]));
+        if shown.durations {
+            entry["observedValue"] = super::json::duration_ms(outcome.took);
+            entry["observedUnit"] = "ms".into();
         }
-        entry["observedValue"] = super::json::duration_ms(outcome.took);
-        entry["observedUnit"] = "ms".into();
-        (format!("{}:responseTime", outcome.name), json!([entry]))
+        (key(&outcome.name, shown), json!([entry]))
     };
     let status = match report.status {
         Overall::Ok => Status::Pass,
@@ -121,7 +132,7 @@ pub fn report(subset: &str, report: &Report, shown: Shown) -> String {
         document["output"] = super::text::summary(subset, report).into();
     }
     document["checks"] = report.outcomes.iter().map(check).collect::<Map<_, _>>().into();
-    format!("{document}\n")
+    document
 }
 
 fn status(status: Status, passed: bool) -> &'static str {

@@ -76,6 +76,15 @@ impl Setup {
         Self { service: configuration.service, server: configuration.server, checks, since, subsets }
     }
 
+    /// What is deployed here, as far as it may be told where anything of it may.
+    pub fn version(&self) -> Service {
+        if self.server.expose_build_info {
+            return self.service.clone();
+        }
+        let Service { name, environment, version, .. } = self.service.clone();
+        Service { name, environment, version, ..Service::default() }
+    }
+
     /// What is shown to people is headed with this: the service's name, where it may be told.
     pub fn title(&self) -> &str {
         let name = self.service.name.as_deref().filter(|name| self.server.expose_version && !name.is_empty());

@@ -105,7 +105,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         schema: "Version",
         fails: false,
         is_there: |setup, _| setup.server.expose_version,
-        answer: |asked| Box::pin(async move { asked.show(VERSION, |setup| version(setup)) }),
+        answer: |asked| Box::pin(async move { asked.show(VERSION, |setup| setup.version()) }),
     },
     Endpoint {
         path: "/metrics",
@@ -277,12 +277,3 @@ const DESCRIPTION: &[Form<Description>] = &[Form {
     failing: Failing::Told,
     print: |Description(document)| format!("{document:#}\n"),
 }];
-
-/// What is deployed here, as far as it may be told.
-fn version(setup: &Setup) -> Service {
-    if setup.server.expose_build_info {
-        return setup.service.clone();
-    }
-    let Service { name, environment, version, .. } = setup.service.clone();
-    Service { name, environment, version, ..Service::default() }
-}
