@@ -9,6 +9,8 @@ mod board;
 mod connections;
 pub mod endpoints;
 pub mod formats;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod listen;
 mod logs;
 mod metrics;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::join_all;
 use sd_notify::NotifyState;
 use shared::config::Configuration;
 use shared::settings::Listen;
@@ -38,13 +41,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{self, JoinSet};
 use tokio::time;
 
-pub use self::board::{Board, Setup};
+pub use self::board::{Board, Life, Setup};
 pub use self::router::Peer;
 pub use self::standing::{Change, Moment, Run};
 pub use self::view::{Seen, View, Words};
 
 use self::connections::Connections;
-use self::listen::{Hall, Server};
+use self::listen::{Hall, Server, Talk};
 use self::logs::Log;
 use self::tls::Certificate;
 use crate::configuration::{self, ConfigArgs};
@@ -86,7 +89,7 @@ pub struct Args {
 ///
 /// The checks run on threads of their own, which end with the last clone of the router. Where the configuration has networks,
 /// the application must say who asks: `into_make_service_with_connect_info::<SocketAddr>()`; else nobody is in any. `listen`,
-/// `tls`, `connections` and `drain` are the application's own concern here.
+/// `grpc`, `tls`, `connections` and `drain` are the application's own concern here.
 ///
 /// An error says that no thread can be started.
 pub fn router(configuration: Configuration) -> io::Result<Router> {
@@ -129,7 +132,7 @@ fn serve(mut configuration: Configuration, listen: &Listen, path: PathBuf) -> io
     // Answers are given on this thread alone; whatever a check does, it does on the board's own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let board = Arc::new(Board::new(configuration)?);
-    let hall = Hall { router: router::over(Arc::clone(&board)), certificate, connections };
+    let hall = Hall { talk: Talk::Http(router::over(Arc::clone(&board))), certificate, connections };
     let served = runtime.block_on(live(&board, listen, hall, path));
     // What a file system holds up ends with the process.
     runtime.shutdown_background();
@@ -140,12 +143,17 @@ fn serve(mut configuration: Configuration, listen: &Listen, path: PathBuf) -> io
 async fn live(board: &Arc<Board>, listen: &Listen, hall: Hall, path: PathBuf) -> io::Result<()> {
     let mut signals = Signals::catch()?;
     let hangup = signal(SignalKind::hangup())?;
-    let server = Server::start(listen, &hall)?;
+    let mut servers = vec![Server::start(listen, &hall)?];
+    if let Some(beside) = &board.setup().server.grpc {
+        let hall = Hall { talk: Talk::grpc(board)?, certificate: None, ..hall.clone() };
+        let failed = |error: io::Error| io::Error::new(error.kind(), format!("gRPC at {beside}: {error}"));
+        servers.push(Server::start_beside(beside, &hall).map_err(failed)?);
+    }
     let mut beside = JoinSet::new();
     beside.spawn(reload::follow(path, Arc::clone(board), hangup));
     beside.spawn(systemd::keep_watchdog());
     beside.spawn(renew(hall.certificate.clone()));
-    for place in server.places() {
+    for place in servers.iter().flat_map(Server::places) {
         tracing::info!(at = %place, "listening");
     }
     systemd::tell(&[NotifyState::Ready]);
@@ -159,7 +167,9 @@ async fn live(board: &Arc<Board>, listen: &Listen, hall: Hall, path: PathBuf) ->
         // Whoever cannot wait says it again.
         let _ = time::timeout(drain, signals.next()).await;
     }
-    server.stop(board.setup().server.timeout.0).await;
+    board.end();
+    let within = board.setup().server.timeout.0;
+    join_all(servers.into_iter().map(|server| server.stop(within))).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -100,6 +100,7 @@ fn take(reading: Reading, board: &Board) {
 fn warn_of_what_waits(before: &Server, now: &Server) {
     let waits = [
         ("listen", before.listen != now.listen),
+        ("grpc", before.grpc != now.grpc),
         ("tls", before.tls != now.tls),
         ("connections", before.connections != now.connections),
     ];
