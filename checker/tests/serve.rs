@@ -272,7 +272,10 @@ fn the_description_tells_of_what_this_configuration_serves() {
     let told = server.ask("GET", "/openapi.json", "X-Probe-Token: S3cret\r\n");
     assert!(!told.body.contains("S3cret"));
     let document = told.json();
-    assert_eq!((&document["openapi"], &document["security"]), (&json!("3.1.0"), &json!([{"token": []}])));
+    assert_eq!(
+        (&document["openapi"], &document["security"]),
+        (&json!("3.1.0"), &json!([{"token": []}, {"bearer": []}]))
+    );
     assert!(
         document["paths"]["/version"].is_null()
             && document["paths"]["/readyz"]["get"]["responses"]["500"].is_object()
