@@ -12,6 +12,7 @@ use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 use shared::checks::http::Http;
 use shared::config::secret_file;
+use shared::hidden;
 use shared::kind::{Kind, Refused};
 use shared::runner::{Named, Warnings};
 use shared::settings::Url;
@@ -20,7 +21,6 @@ use crate::arguments::{Unread, timeout};
 use crate::exit::Exit;
 use crate::format::Format;
 use crate::run::{self, Run};
-use crate::stream;
 
 /// Where the token is, unless the arguments say it.
 const VARIABLE: &str = "PROBE_TOKEN";
@@ -99,7 +99,7 @@ impl Args {
 
     fn read(&self) -> Result<Vec<Arc<Named>>, String> {
         let token = self.token()?;
-        stream::hide(token.as_deref().into_iter());
+        hidden::hide(token.as_deref().into_iter());
         let check = Kind::of::<Http>().build(self.settings(token)?).map_err(|refused| told(&refused))?;
         Ok(vec![Arc::new(Named {
             name: "http".to_owned(),

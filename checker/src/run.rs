@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shared::hidden;
 use shared::runner::{self, Named, Outcome, Report, Warnings};
 use tokio::runtime::{Builder, Runtime};
 
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> Exit {
 fn read(args: &Args) -> Result<Vec<Arc<Named>>, String> {
     let path = args.config.path();
     let configuration = configuration::read(&path)?;
-    stream::hide(configuration.secrets());
+    hidden::hide(configuration.secrets());
     configuration.subset(&args.subset).map_err(|what| format!("{}: {what}", path.display()))
 }
 

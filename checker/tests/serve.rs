@@ -61,6 +61,7 @@ fn what_is_not_there_is_told_as_json() {
         "/version",
         "/%2e%2e/readyz",
         "//healthz",
+        "//",
     ] {
         let told = server.get(path);
         assert_eq!(
@@ -68,6 +69,26 @@ fn what_is_not_there_is_told_as_json() {
             (404, &json!("there is nothing at this path")),
             "{path}"
         );
+    }
+}
+
+#[test]
+fn what_is_not_there_is_that_whatever_the_method_and_the_format() {
+    let server = Server::start("[server]\nexpose_version = false\n");
+    for path in ["/", "/nothing", "/healthcheck/none", "/readyz", "/startupz", "/version"] {
+        for (method, query, lines) in [
+            ("POST", "", "Content-Length: 0\r\n"),
+            ("DELETE", "", ""),
+            ("GET", "?format=no", ""),
+            ("GET", "", "Accept: image/png\r\n"),
+            ("GET", "", "Accept: text/event-stream\r\n"),
+        ] {
+            let told = server.ask(method, &format!("{path}{query}"), lines);
+            assert_eq!(told.status, 404, "{method} {path}{query} {lines}");
+        }
+    }
+    for (method, query, status) in [("POST", "", 405), ("GET", "?format=no", 406)] {
+        assert_eq!(server.ask(method, &format!("/healthcheck/liveness{query}"), "").status, status);
     }
 }
 

@@ -40,18 +40,20 @@ impl Stream {
         lines.take_while(|line| !line.is_empty()).collect()
     }
 
-    /// The data of the next event; nothing where the stream has ended, or nothing comes within `patience`.
+    /// The data of the next event that is no mere sign of life; nothing where the stream has ended, or nothing comes within `patience`.
     fn event(&mut self, patience: Duration) -> Option<String> {
         self.0.get_ref().set_read_timeout(Some(patience)).unwrap();
-        let (mut data, mut line) = (String::new(), String::new());
+        let (mut data, mut line, mut alive) = (String::new(), String::new(), false);
         loop {
             line.clear();
             if self.0.read_line(&mut line).ok()? == 0 {
                 return None;
             }
+            alive |= line == "event: alive\n";
             match line.trim_end_matches(['\r', '\n']).strip_prefix("data: ") {
                 Some(part) => data.push_str(part),
                 // An event ends with an empty line; what frames the bytes of the stream has a line of its own before it.
+                None if line == "\n" && alive => (data, alive) = (String::new(), false),
                 None if line == "\n" && !data.is_empty() => return Some(data),
                 None => {}
             }
@@ -179,6 +181,16 @@ fn the_stream_tells_what_is_at_once_and_again_where_it_has_changed_and_no_faster
     server.get("/readyz");
     let told = stream.event(SOON).unwrap();
     assert!(told.contains("id=\"check-files\" class=\"ok\""), "{told}");
+}
+
+#[test]
+fn a_stream_that_has_nothing_to_tell_says_again_and_again_that_it_lives() {
+    let server = Server::start(&configuration("detail = 'safe'"));
+    let mut stream = Stream::of(&server);
+    stream.event(SOON).unwrap();
+    let begun = Instant::now();
+    let sign = stream.0.by_ref().lines().map(Result::unwrap).find(|line| line == "event: alive");
+    assert!(sign.is_some() && begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 #[test]

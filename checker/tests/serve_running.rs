@@ -96,16 +96,28 @@ fn a_check_that_hangs_costs_its_timeout_once_and_the_process_answers_at_once_mea
 }
 
 #[test]
-fn an_answer_has_its_own_deadline_and_the_check_goes_on_to_its_own() {
-    let text = format!(
-        "[server]\ntimeout = '300ms'\ncache = '1m'\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n{}",
-        shell("it", "sleep 1", "")
-    );
-    let server = Server::start(&text);
-    let told = server.get("/readyz");
-    assert_eq!((told.status, &told.json()["checks"]["it"]["reason"]), (503, &json!("timed out")));
-    assert!(told.took < Duration::from_secs(1), "{told:?}");
-    until("the run has ended well", || (server.get("/readyz").status == 200).then_some(()));
+fn a_check_ends_with_the_answer_that_cannot_wait_for_it_and_that_counts_as_any_failure() {
+    for timeout in ["500ms", "20s"] {
+        let text = format!(
+            "[server]\ntimeout = '500ms'\ncache = '0ms'\ndetail = 'safe'\n[subsets]\nreadiness = ['it']\n{}",
+            shell(
+                "it",
+                "test -e good && exit 0; sleep 10",
+                &format!("timeout = '{timeout}'\nfall = 3\nrise = 2")
+            )
+        );
+        let server = Server::start(&text);
+        fs::write(server.path("good"), "").unwrap();
+        assert_eq!(server.get("/readyz").status, 200);
+        fs::remove_file(server.path("good")).unwrap();
+        let told: Vec<_> = (0..3).map(|_| server.get("/readyz")).collect();
+        let statuses: Vec<_> = told.iter().map(|told| told.status).collect();
+        assert_eq!(statuses, [200, 200, 503], "{told:?}");
+        assert_eq!(told[2].json()["checks"]["it"]["reason"], "timed out");
+        assert!(told.iter().all(|told| told.took < Duration::from_secs(5)), "{told:?}");
+        fs::write(server.path("good"), "").unwrap();
+        assert_eq!([server.get("/readyz").status, server.get("/readyz").status], [503, 200]);
+    }
 }
 
 #[test]
@@ -503,6 +515,73 @@ fn an_answer_that_is_on_its_way_is_given_before_the_end() {
     assert!(begun.elapsed() < Duration::from_secs(10), "SIGINT waits for no drain");
 }
 
+/// Whether a process is there, and no mere entry that its parent has not asked about.
+fn lives(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Checks whose programs each start another one, which leaves its group, tell both process ids in `pids`, and then hang.
+fn hanging(number: usize) -> String {
+    let names: Vec<_> = (0..number).map(|number| format!("'it-{number}'")).collect();
+    let program = "setsid sleep 60 & echo $! $$ >>pids; sleep 60";
+    let checks = (0..number).map(|number| shell(&format!("it-{number}"), program, "timeout = '29s'"));
+    format!("[subsets]\nreadiness = [{}]\n{}", names.join(", "), checks.collect::<String>())
+}
+
+/// The process ids, once all of so many programs run.
+fn running(server: &Server, number: usize) -> Vec<String> {
+    let pids = until("the programs run", || {
+        let pids = fs::read_to_string(server.path("pids")).ok()?;
+        (pids.lines().count() == number && pids.ends_with('\n')).then_some(pids)
+    });
+    pids.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn no_program_of_a_check_outlives_the_server() {
+    for (signal, drain) in [(Signal::SIGINT, "1m"), (Signal::SIGTERM, "0s")] {
+        let number = 12;
+        let mut server =
+            Server::start(&format!("[server]\ndrain = '{drain}'\ntimeout = '30s'\n{}", hanging(number)));
+        let mut asker = server.connect();
+        asker.write_all(b"GET /readyz HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
+        let pids = running(&server, number);
+        assert!(pids.len() == 2 * number && pids.iter().all(|pid| lives(pid)), "{pids:?}");
+        // Who asked has gone, so no answer is waited for.
+        drop(asker);
+        server.signal(signal);
+        assert_eq!(server.child.wait().unwrap().code(), Some(0));
+        let left: Vec<_> = pids.iter().filter(|pid| lives(pid)).collect();
+        assert!(left.is_empty(), "{left:?} of {pids:?}");
+    }
+}
+
+#[test]
+fn one_more_signal_ends_the_wait_for_answers() {
+    for signals in [[Signal::SIGINT; 2], [Signal::SIGTERM; 2], [Signal::SIGTERM, Signal::SIGINT]] {
+        let text =
+            format!("[server]\nlisten = 'unix:it.sock'\ndrain = '0ms'\ntimeout = '30s'\n{}", hanging(1));
+        let mut server = Server::start_with(&text, &[], |_| {});
+        let mut asker = UnixStream::connect(server.path("it.sock")).unwrap();
+        asker.write_all(b"GET /readyz HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
+        let pids = running(&server, 1);
+        let begun = Instant::now();
+        server.signal(signals[0]);
+        // Nothing is accepted any more: it waits for the answer alone.
+        until("the socket is gone", || (!server.path("it.sock").exists()).then_some(()));
+        assert!(server.child.try_wait().unwrap().is_none());
+        server.signal(signals[1]);
+        let ended = until("the end of the server", || server.child.try_wait().unwrap());
+        assert!(
+            ended.success() && begun.elapsed() < Duration::from_secs(10),
+            "{ended} {:?}",
+            begun.elapsed()
+        );
+        assert!(!pids.iter().any(|pid| lives(pid)), "{pids:?}");
+    }
+}
+
 fn with(status: u16, more: &str) -> String {
     format!(
         "[server]\nfailure_status = {status}\n[subsets]\nreadiness = ['it', 'same']\n{}{}",
@@ -537,35 +616,72 @@ fn another_configuration_is_taken_and_a_broken_one_refused_and_checks_that_stay_
     });
 }
 
+/// What an answer says of the configuration that it is made of: each of these alike, if it is one.
+fn told_of_itself(told: &Told, path: &str) -> Vec<String> {
+    let document = told.json();
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        value.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
+    };
+    match path {
+        "/version" => vec![document["version"].as_str().unwrap().to_owned()],
+        "/openapi.json" => {
+            let asked = &document["paths"]["/healthcheck/{subset}"];
+            let subsets = asked["parameters"].as_array().unwrap().iter().find(|one| one["name"] == "subset");
+            let subset = subsets.unwrap()["schema"]["enum"][0].as_str().unwrap();
+            let statuses = keys(&asked["get"]["responses"]);
+            let statuses = statuses.iter().filter(|status| ["501", "502", "504"].contains(&&***status));
+            statuses.map(|status| format!("at-{status}")).chain([subset.to_owned()]).collect()
+        }
+        _ => {
+            let mut names = keys(&document["checks"]);
+            names.push(format!("at-{}", told.status));
+            names
+        }
+    }
+}
+
 #[test]
-fn under_load_no_connection_is_refused_and_no_answer_is_of_two_configurations() {
-    // The subset and the status change together.
+fn under_load_no_connection_is_refused_and_no_answer_is_of_two_configurations_or_of_a_broken_one() {
+    // All of it changes together.
     let text = |status: u16| {
         let name = format!("at-{status}");
         format!(
-            "[server]\nfailure_status = {status}\n[subsets]\nreadiness = ['{name}']\n{}",
+            "[service]\nversion = '{name}'\n[server]\nfailure_status = {status}\n[subsets]\n{name} = ['{name}']\nreadiness = ['{name}']\n{}",
             shell(&name, "exit 1", "")
         )
     };
     let server = Server::start(&text(501));
+    let refused = || server.log().matches("the configuration is refused").count();
+    let put = |text: &str| {
+        fs::write(server.path("next"), text).unwrap();
+        fs::rename(server.path("next"), server.path("checker.toml")).unwrap();
+        server.signal(Signal::SIGHUP);
+    };
     let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
+        for path in ["/readyz", "/readyz", "/version", "/openapi.json"] {
+            let (server, stop, asked) = (&server, &stop, &asked);
+            scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let told = server.get("/readyz");
-                    let name = format!("at-{}", told.status);
-                    assert_eq!(told.json(), json!({"status": "not_ready", "checks": {name: "fail"}}));
+                    let told = server.get(path);
+                    let mut names = told_of_itself(&told, path);
+                    assert!(names.len() > usize::from(path != "/version"), "{path}: {names:?}");
+                    names.dedup();
+                    assert_eq!(names.len(), 1, "{path}: {names:?}");
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        for turn in 0..10 {
-            let status = 501 + turn % 3;
-            fs::write(server.path("next"), text(status)).unwrap();
-            fs::rename(server.path("next"), server.path("checker.toml")).unwrap();
-            server.signal(Signal::SIGHUP);
+        let mut statuses = [501, 502, 504].into_iter().cycle().peekable();
+        for _ in 0..10 {
+            let status = statuses.next().unwrap();
+            put(&text(status));
             until("it is in force", || (server.get("/readyz").status == status).then_some(()));
+            let before = refused();
+            // All but a mistake at its end would be another configuration.
+            put(&format!("{}no_such_key = 1\n", text(*statuses.peek().unwrap())));
+            until("it is refused", || (refused() > before).then_some(()));
+            assert_eq!(server.get("/readyz").status, status);
         }
         stop.store(true, Ordering::Relaxed);
     });

@@ -49,7 +49,8 @@ use crate::verdict::Verdict;
 
 /// One cluster's keys in one Redis, for who publishes and who reads.
 ///
-/// The connection is made by the first call and kept; one that has died meanwhile is replaced within the call.
+/// The connection is made by the first call and kept; one that has died meanwhile is replaced within the call. So is one that was
+/// forgotten on the way, as firewalls do without a word, by the calls that read.
 pub struct Fleet {
     client: Client,
     keys: Keys,

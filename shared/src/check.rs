@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use heartbeat::verdict::Verdict;
 
+use crate::hidden::without_secrets;
 use crate::status::Status;
 
 /// One question to one dependency.
@@ -156,7 +157,8 @@ impl Error for Failure {
 /// The most that is kept of an error's text.
 const LONGEST: usize = 2_000;
 
-/// An error and what caused it, on one line of bounded length. What only repeats the end of what it explains is left out.
+/// An error and what caused it, on one line of bounded length, without what is [hidden](crate::hidden). What only repeats the end
+/// of what it explains is left out.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -168,6 +170,26 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         }
         source = cause.source();
     }
+    let mut text = without_secrets(&text);
     text.truncate(text.floor_char_boundary(LONGEST));
     text.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hidden::hide;
+
+    #[test]
+    fn no_part_of_a_secret_is_left_where_an_error_is_cut_off_or_put_on_one_line() {
+        const SECRET: &str = "Qx7\nZq9-Wv";
+        hide([SECRET].into_iter());
+        for before in 0..=LONGEST {
+            let failure = Failure::failed("no").because(format!("{}{SECRET}", "x".repeat(before)));
+            for told in [chain(&failure), chain(&failure.again())] {
+                assert!(!told.contains("Qx") && !told.contains("Wv"), "{told}");
+                assert!(told.len() <= LONGEST);
+            }
+        }
+    }
 }

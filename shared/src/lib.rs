@@ -23,6 +23,8 @@ pub mod django_q;
 #[cfg(any(feature = "celery", feature = "django-q"))]
 mod glob;
 #[cfg(feature = "run")]
+pub mod hidden;
+#[cfg(feature = "run")]
 pub mod kind;
 #[cfg(feature = "run")]
 pub mod net;

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use heartbeat::duration;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
@@ -208,7 +208,15 @@ shaped!(Span, Duration, |mut schema: Schema| {
 pub struct Network(pub IpNet);
 
 fn network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse().ok().map(|one: IpAddr| one.into()))
+    let network = text.parse().ok().or_else(|| text.parse().ok().map(|one: IpAddr| one.into()));
+    network.map(canonical)
+}
+
+/// A network of IPv4-mapped addresses (`::ffff:10.0.0.0/104`) as the IPv4 network that it is.
+fn canonical(network: IpNet) -> IpNet {
+    let IpNet::V6(six) = network else { return network };
+    let four = six.network().to_ipv4_mapped().zip(six.prefix_len().checked_sub(96));
+    four.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(network, IpNet::V4)
 }
 
 impl<'de> Deserialize<'de> for Network {
@@ -342,6 +350,20 @@ mod tests {
     use serde_json::{from_value, json, to_value};
 
     use super::*;
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_the_ipv4_network_that_it_means() {
+        for (text, meant) in [
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:0:0/95", "::ffff:0.0.0.0/95"),
+            ("::1", "::1/128"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ] {
+            assert_eq!(to_value(from_value::<Network>(json!(text)).unwrap()).unwrap(), meant);
+        }
+    }
 
     #[test]
     fn a_span_is_shown_as_it_is_read() {

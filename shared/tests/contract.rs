@@ -1,16 +1,19 @@
 //! What every kind of check keeps, whatever its peer does: it ends at its deadline, does not pass, does not panic, tells no
 //! secret, holds on to nothing, and does not fill the memory.
 //!
-//! The suite walks the list of kinds, so that a new one takes part by itself. What only its real server can show (wrong
-//! credentials, a server that freezes behind a kept connection) stands in the tests of the kind. One test after another,
-//! because memory, threads and descriptors are those of the whole process.
+//! The suite walks the list of kinds, so that a new one takes part by itself; one that takes a secret says which server knows
+//! it. What else only its real server can show (one that freezes behind a kept connection) stands in the tests of the kind. One
+//! test after another, because memory, threads and descriptors are those of the whole process.
 
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
 
+#[path = "contract/credentials.rs"]
+mod credentials;
 #[path = "contract/memory.rs"]
 mod memory;
 #[path = "contract/peers.rs"]
 mod peers;
+mod servers;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use credentials::Servers;
 use libtest_mimic::{Failed, Trial};
 use peers::{Manner, Peer};
 use shared::Status;
@@ -59,6 +63,7 @@ fn main() {
         "a_thousand_runs_leave_no_connection_task_thread_descriptor_or_memory_behind",
         leaves_nothing,
     ));
+    trials.push(trial("a_wrong_secret_fails_by_a_fixed_sentence_and_no_part_of_it_is_told", wrong_secrets));
     trials.push(trial("the_suite_tells_a_check_that_breaks_the_contract", tells_what_is_wrong));
     libtest_mimic::run(&libtest_mimic::Arguments { test_threads: Some(1), ..arguments }, trials).exit()
 }
@@ -192,6 +197,17 @@ fn expires(kind: &Kind) -> Result<(), String> {
         drop(runtime.block_on(asked));
     }
     Ok(())
+}
+
+/// All side by side, because it is servers that start that take the time.
+fn wrong_secrets() -> Result<(), String> {
+    let servers = Servers::default();
+    thread::scope(|scope| {
+        let asked: Vec<_> =
+            KINDS.iter().map(|kind| scope.spawn(|| credentials::keeps(kind, &servers))).collect();
+        let wrong: Vec<_> = asked.into_iter().filter_map(|one| one.join().unwrap().err()).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+    })
 }
 
 /// Each check asked a thousand times, as a server does: half of them where there is nobody.

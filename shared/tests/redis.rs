@@ -5,11 +5,12 @@
 mod servers;
 
 use std::process::Command;
-use std::time::Instant;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use servers::{Program, Redis, ask, ask_briefly, check, free_port, until};
+use servers::{Program, Proxy, Redis, ask, ask_briefly, ask_within, check, free_port, until};
 use shared::check::Check;
 
 async fn asked(settings: Value) -> Result<(), String> {
@@ -43,6 +44,72 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     server.program.kill();
     server.restart();
     assert_eq!(ask(&*redis).await, Ok(()));
+}
+
+/// Longer than a connection that has just answered is not doubted.
+const IDLE: Duration = Duration::from_millis(700);
+
+/// A check of every kind that asks a Redis, at this port, as it passes where nothing is in there.
+fn every_kind(server: &Redis, port: impl Fn() -> u16) -> Vec<Box<dyn Check>> {
+    let url = || format!("redis://127.0.0.1:{}", port());
+    let settings = [
+        ("redis", json!({ "url": url() })),
+        ("cache", json!({ "url": url() })),
+        ("cluster", json!({ "redis": url(), "cluster": "orders", "min": 0 })),
+        #[cfg(feature = "celery")]
+        ("celery", json!({ "broker": url(), "min": 0 })),
+        #[cfg(feature = "celery")]
+        ("celery", json!({ "broker": server.url(), "min": 0, "result_backend": url() })),
+        #[cfg(feature = "django-q")]
+        ("django-q", json!({ "redis": url(), "cluster": "shop", "secret_key": "S3cret", "min": 0 })),
+    ];
+    settings.into_iter().map(|(kind, settings)| check(kind, settings)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_was_forgotten_on_the_way_is_replaced_within_the_run() {
+    let server = Redis::start(&[]);
+    let proxies = Mutex::new(Vec::new());
+    let checks = every_kind(&server, || {
+        let proxy = Proxy::to(server.port);
+        let port = proxy.port;
+        proxies.lock().unwrap().push(proxy);
+        port
+    });
+    let asked = checks.into_iter().zip(proxies.into_inner().unwrap()).map(|(check, proxy)| {
+        tokio::spawn(async move {
+            for taken in 1..=2 {
+                for _ in 0..2 {
+                    assert_eq!(ask_within(&*check, Duration::from_secs(4)).await, Ok(()));
+                    assert_eq!(proxy.taken(), taken, "it is kept as long as it is good");
+                }
+                proxy.forget();
+                tokio::time::sleep(IDLE).await;
+            }
+        })
+    });
+    for asked in asked.collect::<Vec<_>>() {
+        asked.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_slow_is_waited_for() {
+    let server = Redis::start(&[]);
+    let checks = every_kind(&server, || server.port);
+    for check in &checks {
+        assert_eq!(ask(&**check).await, Ok(()));
+    }
+    tokio::time::sleep(IDLE).await;
+    let begun = Instant::now();
+    server.ask("CLIENT PAUSE 1500 ALL");
+    let asked = checks
+        .into_iter()
+        .map(|check| tokio::spawn(async move { ask_within(&*check, Duration::from_secs(4)).await }));
+    for asked in asked.collect::<Vec<_>>() {
+        assert_eq!(asked.await.unwrap(), Ok(()));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(1_400), "it was slow");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,16 @@ import time
 
 from celery import Celery
 
+if database := os.environ.get("DJANGO_DATABASE"):
+    # Results by Django's models (django-celery-results).
+    import django
+    from django.conf import settings
+    from django.core.management import call_command
+
+    settings.configure(DATABASES={"default": json.loads(database)}, INSTALLED_APPS=["django_celery_results"], USE_TZ=True)
+    django.setup()
+    call_command("migrate", verbosity=0)
+
 broker = os.environ["BROKER_URL"]
 # Over AMQP few ask for results here.
 app = Celery("orders", broker=broker, backend=os.environ.get("RESULT_BACKEND", broker if broker.startswith("redis") else None))
@@ -14,6 +24,7 @@ options = {"global_keyprefix": os.environ.get("KEY_PREFIX"), "master_name": os.e
 app.conf.update(
     control_exchange=os.environ.get("CONTROL_EXCHANGE", "celery"),
     broker_transport_options={name: value for name, value in options.items() if value},
+    result_backend_transport_options={"global_keyprefix": os.environ.get("RESULT_KEY_PREFIX")},
     task_default_queue=os.environ["QUEUE"],
     task_track_started=True,
     broker_connection_retry_on_startup=True,

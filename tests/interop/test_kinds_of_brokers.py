@@ -1,10 +1,13 @@
 """The kinds of check `celery` and `django-q`, asked by `checker run` about real workers; each passes, fails and comes back."""
 
+import contextlib
+import json
 import os
 import signal
 import sqlite3
 import uuid
 
+import psycopg
 import pytest
 import redis
 
@@ -146,6 +149,37 @@ def test_the_result_of_a_task_in_a_sqlite_file_is_read_and_deleted(start, broker
     assert trip().passes
     with sqlite3.connect(file) as results:
         assert results.execute("SELECT count(*) FROM celery_taskmeta").fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize("prefix", ["shop", "shop:"])
+def test_the_result_of_a_task_under_a_prefix_is_read_and_deleted(start, own_broker, tmp_path, prefix):
+    worker = start(CeleryWorker, own_broker, pool="prefork", RESULT_KEY_PREFIX=prefix).ready()
+    of = {"broker": own_broker.url, "min": 0, "queue": worker.queue, "task": "shop.ping", "result_backend": own_broker.url}
+    trip = Asked(tmp_path, "celery", **of, result_key_prefix=prefix, timeout="8s")
+    trip.until_passes()
+    assert trip().passes
+    client = redis.Redis.from_url(own_broker.url, decode_responses=True)
+    assert list(client.scan_iter("*celery-task-meta-*")) == []
+    assert Asked(tmp_path, "celery", **of, timeout="2s")().reason == "the task shop.ping was not done in time"
+    (missed,) = client.scan_iter("*celery-task-meta-*")
+    assert missed.startswith("shop"), missed
+
+
+def test_the_result_of_a_task_in_djangos_database_is_read_and_deleted(start, broker, tmp_path, database):
+    django, url = database
+    backend = f"db+sqlite:///{django['NAME']}" if url.startswith("sqlite") else f"db+{url.replace('postgres://', 'postgresql://')}"
+    worker = start(CeleryWorker, broker, pool="prefork", RESULT_BACKEND="django-db", DJANGO_DATABASE=json.dumps(django)).ready()
+    of = {"broker": broker.url, "min": 0, "queue": worker.queue, "result_backend": backend}
+    table = "django_celery_results_taskresult"
+    trip = Asked(tmp_path, "celery", **of, result_table=table, task="shop.ping", timeout="8s")
+    trip.until_passes()
+    assert trip().passes
+    broken = Asked(tmp_path, "celery", **of, result_table=table, task="shop.broken", timeout="8s")()
+    assert broken.reason == "the task shop.broken failed", broken
+    connect = sqlite3.connect(django["NAME"]) if url.startswith("sqlite") else psycopg.connect(url)
+    with contextlib.closing(connect) as connection:
+        assert connection.cursor().execute(f"SELECT count(*) FROM {table}").fetchall() == [(0,)]
+    assert Asked(tmp_path, "celery", **of, task="shop.ping", timeout="2s")().reason == "the task shop.ping was not done in time"
 
 
 def test_a_task_to_a_queue_that_is_not_there_says_so(rabbitmq, tmp_path):

@@ -180,6 +180,32 @@ test('a server that has gone is told, and one that is back is followed again', a
   await text(page.locator('#connection'), 'Live');
 });
 
+test('a server that says nothing any more is told though its connection stays, and followed again once it is back', async (context) => {
+  const page = await open(context, {});
+  await text(page.locator('#connection'), 'Live');
+  await page.clock.install();
+  await page.reload();
+  await text(page.locator('#connection'), 'Live');
+  // Nothing changes, and signs of life are enough.
+  await page.clock.runFor(10_000);
+  assert.equal(await page.locator('#connection').innerText(), 'Live');
+  server.kill('SIGSTOP');
+  try {
+    await page.clock.runFor(13_000);
+    await text(page.locator('#connection'), 'Connection lost');
+    // The next stream hangs as well, and is not waited for either.
+    await page.clock.runFor(60_000);
+    await text(page.locator('#connection'), 'Connection lost');
+  } finally {
+    server.kill('SIGCONT');
+  }
+  await text(page.locator('#connection'), 'Live');
+  await files(false);
+  await probe();
+  await text(state(page, 'files'), 'fail');
+  assert.deepEqual(page.messages, []);
+});
+
 for (const colorScheme of ['light', 'dark']) {
   test(`axe finds nothing in ${colorScheme}, at a desk and on a phone`, async (context) => {
     await files(false);
@@ -249,7 +275,7 @@ test('a worker goes from alive to wedged before the eyes of the reader', async (
   const breaks = worker('web-1', '--queue', 'mail', '--queue', 'images');
   worker('web-2', '--queue', 'mail');
   breaks.stdin.write('task 60s 90s\n');
-  await writeFile(join(place, 'checker.toml'), `[server]\ndetail = "safe"\n[subsets]\nreadiness = ["fleet"]\n[checks.fleet]\ntype = "cluster"\ncluster = "orders"\nredis = "${redis}"\nmin = 2\n`);
+  await writeFile(join(place, 'checker.toml'), `[server]\ndetail = "full"\n[subsets]\nreadiness = ["fleet"]\n[checks.fleet]\ntype = "cluster"\ncluster = "orders"\nredis = "${redis}"\nmin = 2\n`);
   const { server, address } = await serve(place, '127.0.0.1:0');
   programs.push(server);
   const page = await open(context, {}, '/', address);
@@ -268,6 +294,15 @@ test('a worker goes from alive to wedged before the eyes of the reader', async (
   const scroll = await page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
   assert.ok(scroll[0] <= scroll[1]);
   assert.deepEqual(page.messages, []);
+  // With less detail there are numbers in the place of names.
+  const full = await readFile(join(place, 'checker.toml'), 'utf8');
+  await writeFile(join(place, 'checker.toml'), full.replace('"full"', '"safe"'));
+  await text(page.locator('table[aria-labelledby=workers-fleet] tr', { hasText: 'mail' }), '1 wedged');
+  assert.deepEqual(await page.locator('table[aria-labelledby=workers-fleet] th[scope=row]').allInnerTexts(), ['images 1', 'mail 2']);
+  const shown = await page.locator('main').innerHTML();
+  for (const hidden of ['web-1', 'web-2', 'long job', 'hash a piece']) assert.ok(!shown.includes(hidden), hidden);
+  await page.evaluate(axe);
+  assert.deepEqual((await page.evaluate(() => window.axe.run(document))).violations.map(({ id }) => id), []);
   // Whether there is Redis or not, the page is there at once.
   await end(programs[0]);
   await text(page.locator('.note'), 'unknown');

@@ -27,11 +27,11 @@ def memory(program):
     return int(line.split()[1]) / 1024
 
 
-async def connect(server, retries=100):
+async def connect(server, retries=100, **how):
     """A connection. The system refuses one where too many come at once."""
     for _ in range(retries):
         with contextlib.suppress(OSError):
-            return await asyncio.open_connection("127.0.0.1", server.port, limit=1 << 20)
+            return await asyncio.open_connection("127.0.0.1", server.port, **how)
         await asyncio.sleep(0.05)
     raise AssertionError(f"no connection in {retries} attempts")
 
@@ -42,9 +42,9 @@ async def leave(writer):
         await writer.wait_closed()
 
 
-async def ask(server, path):
+async def ask(server, path, **how):
     """One whole answer on a connection of its own: its status, its head and its text."""
-    reader, writer = await connect(server)
+    reader, writer = await connect(server, **how)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n".encode())
     answer = await reader.read()
     await leave(writer)
@@ -60,8 +60,8 @@ class Healthz:
     # Most answers come within milliseconds; a machine with too much to do takes longer.
     SOON = 3.0
 
-    def __init__(self, server, what):
-        self.server, self.what = server, what
+    def __init__(self, server, what, **how):
+        self.server, self.what, self.how = server, what, how
         self.told = []
         self._stop = threading.Event()
         self._client = threading.Thread(target=lambda: asyncio.run(self._ask()))
@@ -88,7 +88,7 @@ class Healthz:
         while True:
             begun = time.monotonic()
             try:
-                status, *_ = await asyncio.wait_for(ask(self.server, "/healthz"), 20)
+                status, *_ = await asyncio.wait_for(ask(self.server, "/healthz", **self.how), 20)
             except (OSError, TimeoutError, AssertionError) as error:
                 status = repr(error)
             self.told.append((status, time.monotonic() - begun))

@@ -13,7 +13,7 @@ import harness
 
 class Proxy(harness.Program):
     """`places` are those of the instances behind it, as `--listen` takes them; `header` is the one that tells who asks, none where
-    what the client sends is handed on as it is. With `checked`, it asks the instances itself whether they are ready, if it can."""
+    what the client sends is handed on as it is. With `checked`, the proxy asks the instances whether they are ready, if it can."""
 
     def __init__(self, folder, places, header="X-Forwarded-For", address="127.0.0.1", checked=False):
         self.folder, self.checked = folder, checked
@@ -32,7 +32,7 @@ class Proxy(harness.Program):
 
 
 class Nginx(Proxy):
-    """It learns from the answers to what others ask, and asks nothing itself."""
+    """It learns from the answers to what others ask, and asks nothing itself. With `checked`, it keeps its connections."""
 
     name = "nginx"
     headers = {
@@ -43,6 +43,8 @@ class Nginx(Proxy):
 
     def configuration(self, places, header):
         servers = "\n".join(f"server {'unix:' if place[0] == '/' else ''}{place} max_fails=1 fail_timeout=1s;" for place in places)
+        # Else it speaks HTTP/1.0, as it does by default.
+        kept = 'proxy_http_version 1.1; proxy_set_header Connection "";' if self.checked else ""
         folders = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         return f"""
             daemon off;
@@ -62,8 +64,7 @@ class Nginx(Proxy):
                     location / {{
                         proxy_pass http://instances;
                         proxy_next_upstream error timeout http_503;
-                        proxy_http_version 1.1;
-                        proxy_set_header Connection "";
+                        {kept}
                         {header}
                     }}
                 }}

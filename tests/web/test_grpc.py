@@ -57,7 +57,7 @@ class Server:
             [checks.slow]
             type = 'command'
             command = ['sh', '-c', 'while test -e {self.folder}/hangs; do sleep 0.1; done']
-            timeout = '1s'
+            timeout = '2s'
         """
 
     def turn(self, on):
@@ -180,12 +180,11 @@ def test_a_check_that_hangs_costs_its_deadline_or_the_clients_and_nobody_else(se
         (it.folder / "hangs").touch()
         # What was answered before is too old from then on.
         time.sleep(0.1)
-        begun = time.monotonic()
+        waits = stub.Check.future(health_pb2.HealthCheckRequest(service="slow"), timeout=SOON)
         assert check(stub, "slow", timeout=0.3) == Code.DEADLINE_EXCEEDED
         assert check(stub) == SERVING
-        assert time.monotonic() - begun < 0.9, "the others do not wait"
-        assert check(stub, "slow") == NOT_SERVING
-        assert time.monotonic() - begun < SOON / 2
+        assert not waits.done(), "the others do not wait"
+        assert waits.result().status == NOT_SERVING
         watched = Watch(stub, "slow")
         assert watched.next() == NOT_SERVING
         (it.folder / "hangs").unlink()
@@ -197,11 +196,8 @@ def test_the_server_keeps_a_clients_deadline_that_the_client_does_not(server):
     (it.folder / "hangs").touch()
     slow = b"\0\0\0\0\x06\x0a\x04slow"
     for patience, expected in [("200m", "grpc-status: 4"), ("garbage", "grpc-status: 0"), ("99999999H", "grpc-status: 0")]:
-        begun = time.monotonic()
         told = curl(it, "Check", slow, "--header", f"grpc-timeout: {patience}")
         assert expected in told, told
-        if expected == "grpc-status: 4":
-            assert time.monotonic() - begun < 0.9, "it does not wait for the check"
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -222,18 +218,20 @@ def curl(it, method, body, *options, media="application/grpc"):
 
 
 def test_at_sigterm_readiness_serves_no_more_and_who_watches_is_told_before_the_end(server):
-    it = server("drain = '1500ms'")
+    it = server("drain = '1m'")
     with it.asked() as stub:
         watched, other = Watch(stub), Watch(stub, "other")
         assert (watched.next(), other.next()) == (SERVING, SERVING)
-        begun = time.monotonic()
         it.program.signal(signal.SIGTERM)
         assert watched.next() == NOT_SERVING
-        assert time.monotonic() - begun < 1.4, "at once, and not at the end"
         assert (check(stub), check(stub, "readiness"), check(stub, "other")) == (NOT_SERVING, NOT_SERVING, SERVING)
+        assert other.news.empty()
+        # The drain is over.
+        begun = time.monotonic()
+        it.program.signal(signal.SIGTERM)
         assert (watched.next(), other.next()) == (Code.UNAVAILABLE, Code.UNAVAILABLE)
         assert it.program.exit_status() == 0
-        # Those who watch do not hold it up: it would wait for them as long as an answer may take.
+        # Those who watch do not hold it up: it would wait for them as long as an answer may take, 10 s.
         assert time.monotonic() - begun < 8
 
 

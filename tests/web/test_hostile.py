@@ -5,10 +5,13 @@ import contextlib
 import http.client
 import io
 import random
+import signal
+import ssl
 import time
 
 import pytest
 
+import certificates
 import crowd
 
 READY = """
@@ -51,6 +54,96 @@ def test_a_thousand_who_say_a_byte_now_and_then(serve):
     # 400 places: those that ask nothing make room.
     assert closed > 500
     assert crowd.memory(server) < 128
+
+
+def test_five_hundred_who_begin_to_encrypt_and_go_no_further(serve, tmp_path):
+    authority = certificates.Authority(tmp_path)
+    certificate, key = authority.sign("server", "IP:127.0.0.1")
+    server = serve(f"[server]\nconnections = 200\ntls = {{ cert = '{certificate}', key = '{key}' }}\n{READY}")
+    hello = client_hello()
+
+    async def all_of_them():
+        connections = []
+        for turn in range(500):
+            connections.append(await crowd.connect(server))
+            connections[-1][1].write(hello[: turn % len(hello)])
+        await asyncio.sleep(1)
+        closed = sum(reader.at_eof() for reader, _ in connections)
+        for _, writer in connections:
+            writer.transport.abort()
+        return closed
+
+    context = ssl.create_default_context(cafile=authority.path)
+    with crowd.Healthz(server, "five hundred handshakes", ssl=context):
+        closed = asyncio.run(all_of_them())
+    assert closed >= 300
+    assert crowd.memory(server) < 128
+
+
+def client_hello():
+    """What a client says first."""
+    said = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), said, server_hostname="it").do_handshake()
+    return said.read()
+
+
+def test_who_gives_up_leaves_the_place_to_the_next(serve, tmp_path):
+    # 30 of the 40 places are for who waits for a check.
+    server = serve(f"""
+        [server]
+        connections = 40
+        [subsets]
+        readiness = ['it']
+        [checks.it]
+        type = 'command'
+        command = ['sh', '-c', 'while ! test -e {tmp_path}/good; do sleep 0.1; done']
+        timeout = '20s'
+    """)
+
+    async def give_up():
+        """Whether there was a place to wait."""
+        reader, writer = await crowd.connect(server)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: it\r\n\r\n")
+        try:
+            answer = await asyncio.wait_for(reader.readline(), 0.3)
+        except TimeoutError:
+            answer = None
+        await crowd.leave(writer)
+        return answer is None
+
+    async def all_of_them():
+        for _ in range(3):
+            assert all(await asyncio.gather(*(give_up() for _ in range(25))))
+            # It is noticed as soon as the server looks.
+            await asyncio.sleep(0.3)
+        waiting = asyncio.create_task(crowd.ask(server, "/readyz"))
+        await asyncio.sleep(0.3)
+        (tmp_path / "good").touch()
+        status, *_ = await waiting
+        return status
+
+    assert asyncio.run(all_of_them()) == 200
+
+
+def test_who_never_comes_to_the_point_does_not_hold_up_the_end(serve):
+    server = serve(f"[server]\ntimeout = '2s'\ndrain = '0ms'\n{READY}")
+
+    async def while_it_ends():
+        slow = [(await crowd.connect(server))[1] for _ in range(50)]
+        for turn, writer in enumerate(slow):
+            writer.write([b"", b"GET /readyz HTTP/1.1\r\nX: ", b"GET /healthz HTTP/1.1\r\n\r\nGET"][turn % 3])
+        await crowd.ask(server, "/healthz")
+        server.signal(signal.SIGTERM)
+        end = time.monotonic() + 20
+        while server.process.poll() is None and time.monotonic() < end:
+            for writer in slow:
+                if not writer.is_closing():
+                    writer.write(b"x")
+            await asyncio.sleep(0.1)
+        return server.process.poll()
+
+    assert asyncio.run(while_it_ends()) == 0
 
 
 def test_ten_thousand_who_say_nothing_or_nothing_more(serve):

@@ -133,6 +133,42 @@ def test_what_a_proxy_hands_on_unread_is_never_taken_for_the_proxys_own_question
     assert ask(proxy, FRIEND) == 200
 
 
+# --- the page, live ---------------------------------------------------------------------------------------------------
+
+
+@every_proxy
+def test_a_change_comes_through_at_once(serve, behind, tmp_path, kind):
+    server = serve(f"""
+        [server]
+        page = true
+        cache = '0ms'
+        [subsets]
+        readiness = ['it']
+        [checks.it]
+        type = 'command'
+        command = ['test', '-e', '{tmp_path}/good']
+    """)
+    proxy = behind(kind, server)
+    # Who gathers an answer before it is passed on waits for its end, which is not to come.
+    connection = http.client.HTTPConnection(proxy.address, proxy.port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("GET", "/", headers={"Accept": "text/event-stream"})
+        events = connection.getresponse()
+        assert (events.status, events.getheader("Content-Type")) == (200, "text/event-stream")
+        before = event(events)
+        assert ask(proxy, FRIEND) == 503
+        assert event(events) != before
+
+
+def event(events):
+    """What the next event says."""
+    said = b""
+    while line := events.readline().strip():
+        said += line if line.startswith(b"data:") else b""
+    assert said
+    return said
+
+
 # --- the end of one of two ----------------------------------------------------------------------------------------------
 
 DRAIN = 2.0

@@ -27,7 +27,8 @@ impl fmt::Write for Escaping<'_, '_> {
     }
 }
 
-/// Control characters, line and paragraph separators, and what is invisible or reverses the text around it.
+/// Control characters, line and paragraph separators, what is invisible or reverses the text around it, and what is no
+/// character of XML.
 fn steers(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -38,6 +39,7 @@ fn steers(character: char) -> bool {
                 | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}'
                 | '\u{feff}'
+                | '\u{fffe}'..='\u{ffff}'
         )
 }
 
@@ -54,6 +56,7 @@ mod tests {
             ("\u{1b}[2J", "\\u{1b}[2J"),
             ("a\u{9b}\u{7f}", "a\\u{9b}\\u{7f}"),
             ("a\u{202e}b\u{2028}", "a\\u{202e}b\\u{2028}"),
+            ("a\u{fffd}\u{ffff}", "a\u{fffd}\\u{ffff}"),
         ] {
             assert_eq!(Plain(text).to_string(), shown);
         }

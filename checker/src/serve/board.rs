@@ -5,10 +5,10 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use shared::config::{Configuration, Detail, Server, Service};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::page::Live;
@@ -29,6 +29,12 @@ pub const STARTUP: &str = "startup";
 /// More threads than that are no help: checks wait, they do not compute. One that wrongly blocks its thread leaves the others.
 const THREADS: usize = 4;
 
+/// How long before an answer must be given its checks end.
+const SLACK: Duration = Duration::from_millis(100);
+
+/// How long the end waits for checks that are cut off: for the programs that they run to be ended.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
 /// What one configuration makes. It never changes; another one takes its place.
 #[derive(Debug)]
 pub struct Setup {
@@ -38,6 +44,8 @@ pub struct Setup {
     pub server: Server,
     /// The checks, in the order of the file.
     pub checks: Vec<Arc<Watched>>,
+    /// When the first configuration was put in force.
+    pub since: SystemTime,
     subsets: Vec<(String, Vec<Arc<Watched>>)>,
 }
 
@@ -59,7 +67,14 @@ impl Setup {
             (name.to_owned(), named.iter().filter_map(|named| find(&named.name)).collect())
         };
         let subsets = configuration.subsets().map(of).collect();
-        Self { service: configuration.service, server: configuration.server, checks, subsets }
+        let since = before.map_or_else(SystemTime::now, |before| before.since);
+        Self { service: configuration.service, server: configuration.server, checks, since, subsets }
+    }
+
+    /// What is shown to people is headed with this: the service's name, where it may be told.
+    pub fn title(&self) -> &str {
+        let name = self.service.name.as_deref().filter(|name| self.server.expose_version && !name.is_empty());
+        name.unwrap_or("Checks")
     }
 
     /// The names of the subsets, in the order of the file.
@@ -74,7 +89,7 @@ impl Setup {
 
     /// What may be told of a check.
     pub fn shown(&self) -> Shown {
-        Shown { reasons: self.server.detail == Detail::Safe, durations: self.server.durations }
+        Shown { reasons: self.server.detail != Detail::None, durations: self.server.durations }
     }
 
     /// What stands of each check, without asking any.
@@ -202,9 +217,12 @@ impl Board {
         if self.fails_anyway(subset) {
             return self.look(setup, subset, words);
         }
-        let until = Instant::now() + setup.server.timeout.0;
+        let (timeout, cache) = (setup.server.timeout.0, setup.server.cache.0);
+        let until = Instant::now() + timeout;
+        // No check takes longer than the answer: it says itself that it was cut off, and that counts as `fall` and `rise` say.
+        let within = timeout.saturating_sub(SLACK.min(timeout / 4));
         let asked: Vec<_> =
-            checks.iter().map(|check| (check, check.ask(&self.runs, setup.server.cache.0))).collect();
+            checks.iter().map(|check| (check, check.ask(&self.runs, cache, within))).collect();
         let mut seen = Vec::new();
         // They all run already, to one and the same end: who waits for them one after another waits no longer.
         for (check, asking) in asked {
@@ -236,8 +254,13 @@ impl Board {
 impl Drop for Board {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // A check may block its thread for ever, and whoever drops this may be within another runtime.
-            runtime.shutdown_background();
+            // Each check that is asked is dropped, and ends what it has started. One may block its thread for ever.
+            if Handle::try_current().is_err() {
+                runtime.shutdown_timeout(LAST_WAIT);
+            } else {
+                // Another runtime's thread must not wait; it goes on afterwards, and so do these for as long as they need.
+                runtime.shutdown_background();
+            }
         }
     }
 }

@@ -13,11 +13,11 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 use shared::config::Service;
 
-use super::board::{Board, READINESS, STARTUP, Setup};
+use super::board::{Board, LIVENESS, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
 use super::metrics::{self, Metrics};
 use super::view::{View, Words};
-use super::{negotiate, openapi, page};
+use super::{address, negotiate, openapi, page};
 
 /// What a question is answered with.
 pub type Answer = Response<Body>;
@@ -38,8 +38,8 @@ pub struct Endpoint {
     pub schema: &'static str,
     /// Whether its answer can be that something does not pass.
     pub fails: bool,
-    /// Whether this configuration has it.
-    pub is_there: fn(&Setup) -> bool,
+    /// Whether this configuration has it, at this part of its path.
+    pub is_there: fn(&Setup, &str) -> bool,
     /// Answers.
     pub answer: fn(Asked) -> Answering,
 }
@@ -61,8 +61,10 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: false,
-        is_there: |_| true,
-        answer: |asked| Box::pin(async move { asked.show(FORMS, |setup| Some(View::alive(setup))) }),
+        is_there: |_, _| true,
+        answer: |asked| {
+            Box::pin(async move { asked.show(FORMS, |setup| asked.addressed(View::alive(setup))) })
+        },
     },
     Endpoint {
         path: "/readyz",
@@ -70,7 +72,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: true,
-        is_there: |setup| setup.subset(READINESS).is_some(),
+        is_there: |setup, _| setup.subset(READINESS).is_some(),
         answer: |asked| Box::pin(asked.subset(READINESS, Words::Ready)),
     },
     Endpoint {
@@ -79,7 +81,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: true,
-        is_there: |setup| setup.subset(STARTUP).is_some(),
+        is_there: |setup, _| setup.subset(STARTUP).is_some(),
         answer: |asked| Box::pin(asked.subset(STARTUP, Words::Started)),
     },
     Endpoint {
@@ -88,7 +90,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(FORMS),
         schema: "Report",
         fails: true,
-        is_there: |_| true,
+        is_there: |setup, name| name == LIVENESS || setup.subset(name).is_some(),
         answer: |asked| {
             Box::pin(async move {
                 let name = asked.part.clone();
@@ -102,7 +104,7 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(VERSION),
         schema: "Version",
         fails: false,
-        is_there: |setup| setup.server.expose_version,
+        is_there: |setup, _| setup.server.expose_version,
         answer: |asked| Box::pin(async move { asked.show(VERSION, |setup| version(setup)) }),
     },
     Endpoint {
@@ -111,11 +113,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(metrics::FORMS),
         schema: "Document",
         fails: false,
-        is_there: |_| true,
+        is_there: |_, _| true,
         answer: |asked| {
-            Box::pin(
-                async move { asked.show(metrics::FORMS, |setup| Some(Metrics::of(&asked.board, setup))) },
-            )
+            Box::pin(async move { asked.show(metrics::FORMS, |setup| Metrics::of(&asked.board, setup)) })
         },
     },
     Endpoint {
@@ -124,11 +124,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(DESCRIPTION),
         schema: "Document",
         fails: false,
-        is_there: |_| true,
+        is_there: |_, _| true,
         answer: |asked| {
-            Box::pin(
-                async move { asked.show(DESCRIPTION, |setup| Some(Description(openapi::document(setup)))) },
-            )
+            Box::pin(async move { asked.show(DESCRIPTION, |setup| Description(openapi::document(setup))) })
         },
     },
     Endpoint {
@@ -137,11 +135,8 @@ pub const ENDPOINTS: &[Endpoint] = &[
         media: || media(page::FORMS),
         schema: "Document",
         fails: false,
-        is_there: page::is_there,
-        answer: |asked| {
-            let there = page::is_there(&asked.setup);
-            Box::pin(async move { if there { page::page(asked).await } else { not_found() } })
-        },
+        is_there: |setup, _| setup.server.has_page(),
+        answer: |asked| Box::pin(page::page(asked)),
     },
 ];
 
@@ -188,14 +183,10 @@ impl Asked {
         })
     }
 
-    /// What there is to show, in the format that is asked for; else that it is not found.
-    pub fn show<T: Shows>(
-        &self,
-        forms: &'static [Form<T>],
-        shown: impl FnOnce(&Arc<Setup>) -> Option<T>,
-    ) -> Answer {
+    /// What there is to show, in the format that is asked for.
+    pub fn show<T: Shows>(&self, forms: &'static [Form<T>], shown: impl FnOnce(&Arc<Setup>) -> T) -> Answer {
         match self.form(forms) {
-            Ok(form) => self.printed(form, shown(&self.setup)),
+            Ok(form) => self.printed(form, &shown(&self.setup)),
             Err(refusal) => *refusal,
         }
     }
@@ -206,19 +197,24 @@ impl Asked {
                 let Some(_place) = self.board.place_to_wait() else {
                     return full("too many wait for an answer already", "1");
                 };
-                self.printed(form, self.board.ask(&self.setup, name, words).await)
+                let view = self.board.ask(&self.setup, name, words).await;
+                view.map_or_else(not_found, |view| self.printed(form, &self.addressed(view)))
             }
             Err(refusal) => *refusal,
         }
     }
 
-    fn printed<T: Shows>(&self, form: &Form<T>, shown: Option<T>) -> Answer {
-        let Some(shown) = shown else { return not_found() };
+    /// The same, which says where it was asked.
+    fn addressed(&self, view: View) -> View {
+        View { address: address::of(&self.head, self.setup.server.tls.is_some()), ..view }
+    }
+
+    fn printed<T: Shows>(&self, form: &Form<T>, shown: &T) -> Answer {
         let failing = !shown.passes() && form.failing == Failing::Told;
         let status = if failing { self.setup.server.failure_status } else { 200 };
         // The configuration's schema has seen to its range.
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
-        answer(status, form.content_type, (form.print)(&shown))
+        answer(status, form.content_type, (form.print)(shown))
     }
 }
 
@@ -278,12 +274,10 @@ const DESCRIPTION: &[Form<Description>] = &[Form {
 }];
 
 /// What is deployed here, as far as it may be told.
-fn version(setup: &Setup) -> Option<Service> {
+fn version(setup: &Setup) -> Service {
+    if setup.server.expose_build_info {
+        return setup.service.clone();
+    }
     let Service { name, environment, version, .. } = setup.service.clone();
-    let told = if setup.server.expose_build_info {
-        setup.service.clone()
-    } else {
-        Service { name, environment, version, ..Service::default() }
-    };
-    setup.server.expose_version.then_some(told)
+    Service { name, environment, version, ..Service::default() }
 }

@@ -165,11 +165,12 @@ impl Server {
 
     /// Accepts nothing more, and waits for the answers that are on their way, for so long at most.
     pub async fn stop(mut self, within: Duration) {
-        self.listeners.shutdown().await;
+        // Before anything is waited for: who does not wait with it leaves no path behind either.
         for path in &self.made {
             // Somebody may have removed it already.
             let _ = fs::remove_file(path);
         }
+        self.listeners.shutdown().await;
         // Nobody else has it any more. What is not done by then ends with the process.
         if let Some(graceful) = Arc::into_inner(self.graceful) {
             let _ = time::timeout(within, graceful.shutdown()).await;

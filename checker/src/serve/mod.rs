@@ -5,6 +5,7 @@
 //! command and its life, from the first answer to the last.
 
 mod access;
+mod address;
 mod board;
 mod connections;
 pub mod endpoints;
@@ -35,6 +36,7 @@ use axum::Router;
 use futures_util::future::join_all;
 use sd_notify::NotifyState;
 use shared::config::Configuration;
+use shared::hidden;
 use shared::settings::Listen;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,7 +61,8 @@ const RENEWAL: Duration = Duration::from_secs(10);
 
 const AFTER_HELP: &str = "\
 SIGHUP reads the configuration again, and so does a change of its file; one with a mistake is refused, and the one before
-stays in force. SIGTERM lets readiness fail at once, waits `drain`, and stops; SIGINT stops at once.
+stays in force. SIGTERM lets readiness fail at once, waits `drain`, and stops; SIGINT waits for no drain. Answers that are on
+their way are given. One more signal ends the wait that goes on.
 
 Exit status: 0 it was stopped, 2 invalid arguments or configuration, 3 it cannot serve.";
 
@@ -112,7 +115,7 @@ pub fn run(args: &Args) -> Exit {
             return Exit::Invalid;
         }
     };
-    stream::hide(configuration.secrets());
+    hidden::hide(configuration.secrets());
     let _written = args.log.start();
     let listen = args.listen.clone().unwrap_or_else(|| configuration.server.listen.clone());
     match serve(configuration, &listen, path) {
@@ -134,8 +137,9 @@ fn serve(mut configuration: Configuration, listen: &Listen, path: PathBuf) -> io
     let board = Arc::new(Board::new(configuration)?);
     let hall = Hall { talk: Talk::Http(router::over(Arc::clone(&board))), certificate, connections };
     let served = runtime.block_on(live(&board, listen, hall, path));
-    // What a file system holds up ends with the process.
+    // What a file system holds up ends with the process. Nothing else has the board then, so its checks end with it.
     runtime.shutdown_background();
+    drop(board);
     served
 }
 
@@ -169,8 +173,11 @@ async fn live(board: &Arc<Board>, listen: &Listen, hall: Hall, path: PathBuf) ->
     }
     board.end();
     let within = board.setup().server.timeout.0;
-    join_all(servers.into_iter().map(|server| server.stop(within))).await;
-    tracing::info!("stopped");
+    tokio::select! {
+        biased;
+        _ = join_all(servers.into_iter().map(|server| server.stop(within))) => tracing::info!("stopped"),
+        _ = signals.next() => tracing::info!("stopped; not all answers were given"),
+    }
     Ok(())
 }
 

@@ -3,19 +3,21 @@
 use serde_json::{Map, Value, json};
 
 use super::board::{LIVENESS, Setup};
-use super::endpoints::{ENDPOINTS, Endpoint};
+use super::endpoints::{ENDPOINTS, Endpoint, HEALTHZ};
 use super::formats::FORMS;
 
 /// The description, with no more in it than this configuration serves.
 pub fn document(setup: &Setup) -> Value {
     let paths: Map<_, _> = ENDPOINTS
         .iter()
-        .filter(|endpoint| (endpoint.is_there)(setup))
+        .filter(|endpoint| (endpoint.is_there)(setup, LIVENESS))
         .map(|endpoint| (endpoint.path.to_owned(), path(endpoint, setup)))
         .collect();
     let mut document = json!({
         "openapi": "3.1.0",
         "info": { "title": "checker", "version": env!("CARGO_PKG_VERSION") },
+        // Where this description is: under a secret path too, and wherever the endpoints are mounted.
+        "servers": [{ "url": "." }],
         "paths": paths,
         "components": { "schemas": schemas() },
     });
@@ -32,11 +34,15 @@ pub fn document(setup: &Setup) -> Value {
 fn path(endpoint: &Endpoint, setup: &Setup) -> Value {
     let operation = |method: &str| {
         let id = endpoint.path.trim_matches('/').replace(['/', '{', '}', '.'], "-");
-        json!({
+        let mut operation = json!({
             "operationId": format!("{method}-{id}"),
             "summary": endpoint.about,
             "responses": responses(endpoint, setup, method == "get"),
-        })
+        });
+        if endpoint.path == HEALTHZ && !setup.server.access.protect_healthz {
+            operation["security"] = json!([]);
+        }
+        operation
     };
     json!({ "parameters": parameters(endpoint, setup), "get": operation("get"), "head": operation("head") })
 }
@@ -61,38 +67,41 @@ fn parameters(endpoint: &Endpoint, setup: &Setup) -> Value {
 }
 
 fn responses(endpoint: &Endpoint, setup: &Setup, with_body: bool) -> Value {
-    let error = ["application/json"];
-    let media = (endpoint.media)();
-    let answer = |about: &str, media: &[&str], schema: &str| {
-        let of = |media: &&str| {
-            let schema = if *media == "application/json" {
-                json!({ "$ref": format!("#/components/schemas/{schema}") })
-            } else {
-                json!({})
-            };
-            ((*media).to_owned(), json!({ "schema": schema }))
-        };
-        let mut answer = json!({ "description": about });
-        if with_body {
-            answer["content"] = media.iter().map(of).collect::<Map<_, _>>().into();
-        }
-        answer
-    };
-    let mut responses = Map::new();
-    responses
-        .insert("200".to_owned(), answer("It passes, or it is what was asked for.", &media, endpoint.schema));
+    let own = (endpoint.media)();
+    let error = vec!["application/json"];
+    // Who waits for checks, and who follows a stream, needs a place.
+    let needs_place = endpoint.fails || own.contains(&"text/event-stream");
+    let mut answers = vec![(200, "It passes, or it is what was asked for.", &own, endpoint.schema)];
     if endpoint.fails {
-        let status = setup.server.failure_status.to_string();
-        responses.insert(status, answer("It does not pass.", &media, endpoint.schema));
+        answers.push((setup.server.failure_status, "It does not pass.", &own, endpoint.schema));
     }
-    for (status, about) in [
-        ("403", "It may not be asked from here, or without the token."),
-        ("404", "There is nothing at this path."),
-        ("406", "There is no such format here."),
-    ] {
-        responses.entry(status).or_insert_with(|| answer(about, &error, "Error"));
+    if needs_place {
+        answers.push((503, "Too many wait already; `Retry-After` says when to ask again.", &error, "Error"));
+    }
+    answers.extend([
+        (403, "It may not be asked from here, or without the token.", &error, "Error"),
+        (404, "There is nothing at this path.", &error, "Error"),
+        (406, "There is no such format here.", &error, "Error"),
+    ]);
+    let mut responses = Map::new();
+    for (status, about, media, schema) in answers {
+        let response = responses.entry(status.to_string()).or_insert_with(|| json!({}));
+        let before = response["description"].as_str().map(|before| format!("{before} Or: {about}"));
+        response["description"] = before.unwrap_or_else(|| about.to_owned()).into();
+        for media in media.iter().filter(|_| with_body) {
+            let schema = if *media == "application/json" { reference(schema) } else { json!({}) };
+            let told = &mut response["content"][*media]["schema"];
+            *told = if told.is_null() { schema } else { json!({ "anyOf": [told.take(), schema] }) };
+        }
+    }
+    if needs_place {
+        responses["503"]["headers"] = json!({ "Retry-After": { "schema": { "type": "integer" } } });
     }
     responses.into()
+}
+
+fn reference(schema: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{schema}") })
 }
 
 fn schemas() -> Value {

@@ -11,6 +11,7 @@ use notify::event::AccessKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use sd_notify::NotifyState;
 use shared::config::{Configuration, Reading, Server};
+use shared::hidden;
 use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
 use tokio::{task, time};
@@ -18,7 +19,6 @@ use tokio::{task, time};
 use super::board::Board;
 use super::systemd;
 use crate::format::plain::Plain;
-use crate::stream;
 
 /// How long a file is left alone that somebody writes just now.
 const SETTLE: Duration = Duration::from_millis(100);
@@ -90,7 +90,7 @@ fn take(reading: Reading, board: &Board) {
         tracing::error!("the configuration is refused; the one before stays in force");
         return;
     };
-    stream::hide(configuration.secrets());
+    hidden::hide(configuration.secrets());
     warn_of_what_waits(&board.setup().server, &configuration.server);
     let checks = configuration.checks.len();
     board.replace(configuration);

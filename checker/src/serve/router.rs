@@ -59,7 +59,9 @@ async fn find(board: Arc<Board>, head: Parts) -> Answer {
     if !(is_healthz && !rules.protect_healthz || may(&setup.server.access, &head)) {
         return refusal(StatusCode::FORBIDDEN, "this may not be asked from here");
     }
-    let Some((endpoint, part)) = found else { return not_found() };
+    // What is not there is told first: no other method and no other format would find it.
+    let there = found.filter(|(endpoint, part)| (endpoint.is_there)(&setup, part));
+    let Some((endpoint, part)) = there else { return not_found() };
     if head.method != Method::GET && head.method != Method::HEAD {
         let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "this can only be asked with GET or HEAD");
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -91,7 +93,7 @@ fn endpoint(path: &str) -> Option<(&'static Endpoint, &str)> {
 }
 
 fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
-    let path = if path == "/" { path } else { path.strip_suffix('/').unwrap_or(path) };
+    let path = path.strip_suffix('/').filter(|path| !path.is_empty() && *path != "/").unwrap_or(path);
     let Some((before, _)) = pattern.split_once('{') else { return (path == pattern).then_some("") };
     path.strip_prefix(before).filter(|part| !part.is_empty() && !part.contains('/'))
 }
@@ -107,6 +109,8 @@ mod tests {
             ("/readyz/", Some(("/readyz", ""))),
             ("/readyz//", None),
             ("//readyz", None),
+            ("/", Some(("/", ""))),
+            ("//", None),
             ("/READYZ", None),
             ("/readyzz", None),
             ("/healthcheck/all", Some(("/healthcheck/{subset}", "all"))),

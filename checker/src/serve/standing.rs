@@ -50,6 +50,8 @@ pub struct Run {
 pub struct Change {
     /// Counted from 1, each check for itself: a new one has a number of its own.
     pub number: u64,
+    /// What all changes of this [`Standing`] have, and no other one's.
+    pub series: u128,
     /// When.
     pub at: Moment,
     /// What stood before.
@@ -58,6 +60,19 @@ pub struct Change {
     pub to: Status,
     /// Why, for everyone.
     pub reason: Option<String>,
+}
+
+impl Change {
+    /// Its name among all changes of all checks everywhere, as a URI: of its series, with its number in the last 48 bits.
+    pub fn id(&self) -> String {
+        const NUMBER: u128 = (1 << 48) - 1;
+        // Version 4 and its variant, as RFC 9562 has them.
+        const FIXED: u128 = 0xf000_c000_0000_0000_0000;
+        const RANDOM: u128 = 0x4000_8000_0000_0000_0000;
+        let id = self.series & !NUMBER & !FIXED | RANDOM | u128::from(self.number) & NUMBER;
+        let hex = format!("{id:032x}");
+        format!("urn:uuid:{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
 }
 
 /// What stands of a check.
@@ -74,6 +89,7 @@ pub struct Standing {
     /// The last changes, the latest last.
     pub changes: VecDeque<Change>,
     changed: u64,
+    series: u128,
     better: u32,
     worse: u32,
 }
@@ -88,8 +104,8 @@ pub struct Patience {
 }
 
 impl Standing {
-    /// Of a check that has never been asked.
-    pub fn new(since: Moment) -> Self {
+    /// Of a check that has never been asked. `series` is a number that no other one has: 128 random bits.
+    pub fn new(since: Moment, series: u128) -> Self {
         Self {
             status: Status::Unknown,
             reason: Some(NOT_ASKED.to_owned()),
@@ -97,6 +113,7 @@ impl Standing {
             runs: VecDeque::new(),
             changes: VecDeque::new(),
             changed: 0,
+            series,
             better: 0,
             worse: 0,
         }
@@ -124,7 +141,8 @@ impl Standing {
         let from = std::mem::replace(&mut self.status, outcome.status);
         self.since = at;
         self.changed += 1;
-        let change = Change { number: self.changed, at, from, to: self.status, reason: self.reason.clone() };
+        let (number, series, reason) = (self.changed, self.series, self.reason.clone());
+        let change = Change { number, series, at, from, to: self.status, reason };
         push(&mut self.changes, change, CHANGES);
         self.changes.back()
     }
@@ -163,7 +181,7 @@ mod tests {
 
     fn after(answers: &[Status], fall: u32, rise: u32) -> Standing {
         let number = |number| NonZeroU32::new(number).unwrap();
-        let mut standing = Standing::new(Moment::now());
+        let mut standing = Standing::new(Moment::now(), u128::MAX);
         for answer in answers {
             standing.note(
                 &outcome(*answer),
@@ -221,5 +239,20 @@ mod tests {
         let last = standing.changes.back().unwrap();
         assert_eq!((last.number, last.from, last.to), (200, Pass, Fail));
         assert_eq!(last.reason.as_deref(), Some("why"));
+    }
+
+    #[test]
+    fn each_change_has_a_uuid_of_its_own() {
+        let standing = after(&[Pass, Fail], 1, 1);
+        let ids: Vec<_> = standing.changes.iter().map(Change::id).collect();
+        assert_eq!(
+            ids,
+            [
+                "urn:uuid:ffffffff-ffff-4fff-bfff-000000000001",
+                "urn:uuid:ffffffff-ffff-4fff-bfff-000000000002"
+            ]
+        );
+        let other = Change { series: 0, ..standing.changes[0].clone() };
+        assert_eq!(other.id(), "urn:uuid:00000000-0000-4000-8000-000000000001");
     }
 }

@@ -4,7 +4,7 @@
 //! adds up how much later than asked for it was woken.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -24,7 +24,6 @@ pub struct Starved {
 
 #[derive(Debug)]
 struct Inner {
-    watchers: AtomicUsize,
     ended: AtomicBool,
     wakings: Mutex<Wakings>,
 }
@@ -32,6 +31,8 @@ struct Inner {
 /// The sum, as far as wakings tell.
 #[derive(Clone, Copy, Debug)]
 struct Wakings {
+    /// How many look.
+    watchers: usize,
     last: Instant,
     lost: Duration,
 }
@@ -52,8 +53,8 @@ impl Wakings {
 impl Starved {
     /// Starts the thread, which sleeps.
     pub fn start() -> io::Result<Self> {
-        let wakings = Mutex::new(Wakings { last: Instant::now(), lost: Duration::ZERO });
-        let inner = Arc::new(Inner { watchers: AtomicUsize::new(0), ended: AtomicBool::new(false), wakings });
+        let wakings = Mutex::new(Wakings { watchers: 0, last: Instant::now(), lost: Duration::ZERO });
+        let inner = Arc::new(Inner { ended: AtomicBool::new(false), wakings });
         let own = Arc::clone(&inner);
         let thread =
             thread::Builder::new().name("starved".to_owned()).spawn(move || own.wake())?.thread().clone();
@@ -62,15 +63,21 @@ impl Starved {
 
     /// From now on until the value is dropped, what is lost is seen.
     pub fn watch(self: &Arc<Self>) -> Watch {
-        if self.inner.watchers.fetch_add(1, Ordering::SeqCst) == 0 {
+        let now = Instant::now();
+        let mut wakings = self.inner.wakings();
+        wakings.watchers += 1;
+        if wakings.watchers == 1 {
             // Nobody has looked for some time, and that is no loss.
-            let mut wakings = self.inner.wakings();
-            wakings.last = Instant::now();
-            drop(wakings);
+            wakings.last = now;
             self.thread.unpark();
         }
-        let before = self.inner.wakings().lost(Instant::now());
-        Watch { of: Arc::clone(self), before }
+        Watch { of: Arc::clone(self), before: wakings.lost(now) }
+    }
+
+    /// As if so much had been lost.
+    #[cfg(test)]
+    pub fn lose(&self, time: Duration) {
+        self.inner.wakings().lost += time;
     }
 }
 
@@ -89,10 +96,13 @@ impl Inner {
 
     fn wake(&self) {
         while !self.ended.load(Ordering::SeqCst) {
-            if self.watchers.load(Ordering::SeqCst) == 0 {
+            let mut wakings = self.wakings();
+            if wakings.watchers == 0 {
+                drop(wakings);
                 thread::park();
             } else {
-                self.wakings().woken(Instant::now());
+                wakings.woken(Instant::now());
+                drop(wakings);
                 thread::park_timeout(PERIOD);
             }
         }
@@ -115,19 +125,21 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.of.inner.watchers.fetch_sub(1, Ordering::SeqCst);
+        self.of.inner.wakings().watchers -= 1;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     #[test]
     fn what_is_ordinary_is_no_loss_and_what_is_overdue_counts_before_it_is_woken() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
-        let mut wakings = Wakings { last: begun, lost: Duration::ZERO };
+        let mut wakings = Wakings { watchers: 1, last: begun, lost: Duration::ZERO };
         wakings.woken(at(50));
         wakings.woken(at(150));
         assert_eq!(wakings.lost(at(250)), Duration::ZERO);
@@ -135,6 +147,40 @@ mod tests {
         wakings.woken(at(1_200));
         wakings.woken(at(1_250));
         assert_eq!(wakings.lost(at(1_300)), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn two_who_begin_to_look_at_the_same_moment_both_see_what_is_lost_from_then_on_and_nothing_else() {
+        let starved = Arc::new(Starved::start().unwrap());
+        let (begin, looked, told) = (Barrier::new(2), Barrier::new(2), Barrier::new(2));
+        let look = |first: bool| {
+            let mut seen = Vec::new();
+            for _ in 0..2_000 {
+                if first {
+                    // Nobody has looked for a long time.
+                    starved.inner.wakings().last =
+                        Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
+                }
+                begin.wait();
+                let watch = starved.watch();
+                looked.wait();
+                if first {
+                    starved.lose(Duration::from_secs(10));
+                }
+                told.wait();
+                seen.push(watch.lost().as_secs());
+                looked.wait();
+                drop(watch);
+                told.wait();
+            }
+            seen
+        };
+        let seen = thread::scope(|scope| {
+            let first = scope.spawn(|| look(true));
+            [look(false), first.join().unwrap()].concat()
+        });
+        let wrong: Vec<_> = seen.iter().filter(|lost| !(10..60).contains(*lost)).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]

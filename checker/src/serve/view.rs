@@ -39,6 +39,8 @@ pub struct View {
     pub checks: Vec<Seen>,
     /// When the answer was given.
     pub at: SystemTime,
+    /// The absolute URL that it was asked at, without its query. Where nobody says otherwise, of this machine.
+    pub address: String,
     /// What may be told.
     pub shown: Shown,
     /// The configuration that it was made of.
@@ -103,6 +105,7 @@ impl View {
             passed: false,
             checks,
             at: SystemTime::now(),
+            address: format!("http://localhost/healthcheck/{subset}"),
             shown: setup.shown(),
             setup: Arc::clone(setup),
         };

@@ -3,6 +3,7 @@
 //! A run goes on to its own end whoever stops waiting for it, on a runtime apart from the one that answers. What stands after
 //! an answer is decided in `standing`.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,10 +64,38 @@ struct State {
     noted: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A run that goes on.
+#[derive(Clone, Debug)]
 struct Running {
     number: u64,
-    deadline: Instant,
+    begun: Instant,
+    /// How long it may take.
+    within: Duration,
+    /// What this process has lost since it was begun.
+    watch: Arc<Watch>,
+}
+
+impl Running {
+    fn deadline(&self) -> Instant {
+        self.begun + self.within
+    }
+
+    /// When it has certainly not told itself that it was cut off.
+    fn end(&self) -> Instant {
+        self.deadline() + GRACE
+    }
+
+    /// The same answer; or `unknown`, where the check seems late and it was this process that did not run. A check that had all of
+    /// its time while this process ran is late by itself, whatever came after.
+    fn judge(&self, outcome: Outcome) -> Outcome {
+        let late = outcome.status != Status::Pass && outcome.took >= self.within / 4 * 3;
+        let lost = self.watch.lost();
+        let had = self.begun.elapsed().saturating_sub(lost);
+        if late && lost >= self.within / 4 && had < self.within {
+            return Outcome { status: Status::Unknown, reason: Some(STARVED.to_owned()), ..outcome };
+        }
+        outcome
+    }
 }
 
 /// What stands of a check at one moment.
@@ -85,14 +114,13 @@ pub struct Told {
 pub struct Asking {
     running: Option<Running>,
     ended: watch::Receiver<u64>,
-    watch: Watch,
 }
 
 impl Watched {
     /// Asks nothing yet.
     pub fn new(configured: Configured) -> Self {
         let state = State {
-            standing: Arc::new(Standing::new(Moment::now())),
+            standing: Arc::new(Standing::new(Moment::now(), random())),
             answered: None,
             took: Duration::ZERO,
             running: None,
@@ -113,65 +141,69 @@ impl Watched {
         Told { standing: Arc::clone(&state.standing), answered: state.answered, outcome: self.stands(&state) }
     }
 
-    /// Asks, where the last answer is older than `cache` and nobody asks already; what comes of it is for [`Watched::wait`].
-    pub fn ask(self: &Arc<Self>, runs: &Runs, cache: Duration) -> Asking {
+    /// Asks, where the last answer is older than `cache` and nobody asks already; what comes of it is for [`Watched::wait`]. A run
+    /// takes its check's own time at most, and no more than `within`.
+    pub fn ask(self: &Arc<Self>, runs: &Runs, cache: Duration, within: Duration) -> Asking {
         let ended = self.ended.subscribe();
-        let running = self.running(runs, cache);
-        Asking { running, ended, watch: runs.starved.watch() }
+        let running = self.running(runs, cache, within);
+        Asking { running, ended }
     }
 
     /// What stands after the answer. Who cannot wait for it any longer at `until` is told that it timed out, whatever stands.
     pub async fn wait(&self, mut asking: Asking, runs: &Runs, until: Instant) -> Told {
         let Some(running) = asking.running else { return self.look() };
-        let end = until.min(running.deadline + GRACE);
         let ended = asking.ended.wait_for(|number| *number >= running.number);
-        if time::timeout_at(end.into(), ended).await.is_ok() {
+        if time::timeout_at(until.min(running.end()).into(), ended).await.is_ok() {
             return self.look();
         }
-        let late = starved(self.late(), self.named(), &asking.watch);
-        if Instant::now() < running.deadline + GRACE {
+        let late = self.late(&running);
+        if Instant::now() < running.end() {
             return Told { outcome: late, ..self.look() };
         }
         // It blocks the thread that it runs on, or it would have said so itself.
-        self.end(running, &late, runs);
+        self.end(&running, &late, runs);
         self.look()
     }
 
     /// The run to wait for: the one that goes on already, or a new one. None where what stands is new enough, and where an
     /// earlier run hangs beyond its end: nothing is sent after it.
-    fn running(self: &Arc<Self>, runs: &Runs, cache: Duration) -> Option<Running> {
+    fn running(self: &Arc<Self>, runs: &Runs, cache: Duration, within: Duration) -> Option<Running> {
         let now = Moment::now();
         let mut state = self.state();
         let fresh =
             state.answered.is_some_and(|answered| now.mono.saturating_duration_since(answered.mono) < cache);
-        match state.running {
-            Some(running) if now.mono < running.deadline + GRACE => return Some(running),
+        match state.running.clone() {
+            Some(running) if now.mono < running.end() => return Some(running),
             _ if fresh => return None,
-            Some(_) => {
-                self.note(&mut state, &self.late(), now, runs);
+            Some(running) => {
+                // The run's own answer, where it was not noted yet; and for each question after that one more that it leaves
+                // without any.
+                state.noted = running.number;
+                self.note(&mut state, &self.late(&running), now, runs);
                 return None;
             }
             None => {}
         }
         state.runs += 1;
-        let running = Running { number: state.runs, deadline: now.mono + self.named().timeout };
-        state.running = Some(running);
+        let within = within.min(self.named().timeout);
+        let watch = Arc::new(runs.starved.watch());
+        let running = Running { number: state.runs, begun: now.mono, within, watch };
+        state.running = Some(running.clone());
         drop(state);
-        let (own, on) = (Arc::clone(self), runs.clone());
-        runs.runtime.spawn(async move { own.run(running, on).await });
+        let (own, on, run) = (Arc::clone(self), runs.clone(), running.clone());
+        runs.runtime.spawn(async move { own.run(run, on).await });
         Some(running)
     }
 
     async fn run(self: Arc<Self>, running: Running, runs: Runs) {
-        let watch = runs.starved.watch();
-        let outcome = runner::ask(self.named(), running.deadline).await;
-        self.end(running, &starved(outcome, self.named(), &watch), &runs);
+        let outcome = runner::ask(self.named(), running.deadline()).await;
+        self.end(&running, &running.judge(outcome), &runs);
         self.state().running = None;
         self.ended.send_replace(running.number);
     }
 
     /// A run has ended, or hangs beyond its end: whoever is the first to say so is heard.
-    fn end(&self, running: Running, outcome: &Outcome, runs: &Runs) {
+    fn end(&self, running: &Running, outcome: &Outcome, runs: &Runs) {
         let mut state = self.state();
         if state.noted < running.number {
             state.noted = running.number;
@@ -201,17 +233,17 @@ impl Watched {
         }
     }
 
-    /// The answer of a check that gave none.
-    fn late(&self) -> Outcome {
+    /// The answer of a run that gave none.
+    fn late(&self, running: &Running) -> Outcome {
         let named = self.named();
-        Outcome {
+        running.judge(Outcome {
             name: named.name.clone(),
             status: if named.critical { Status::Fail } else { Status::Warn },
             critical: named.critical,
             reason: Some(TIMED_OUT.to_owned()),
-            took: named.timeout,
+            took: running.within,
             source: None,
-        }
+        })
     }
 
     fn named(&self) -> &Named {
@@ -224,11 +256,108 @@ impl Watched {
     }
 }
 
-/// The same, or `unknown` where it failed by its time and this process was kept from running for much of that.
-fn starved(outcome: Outcome, named: &Named, watch: &Watch) -> Outcome {
-    let late = outcome.status != Status::Pass && outcome.took >= named.timeout / 4 * 3;
-    if late && watch.lost() >= named.timeout / 4 {
-        return Outcome { status: Status::Unknown, reason: Some(STARVED.to_owned()), ..outcome };
+/// 128 bits that come twice nowhere.
+fn random() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(0));
+    half() << 64 | half()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use shared::config::{Configuration, Surroundings};
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(4);
+
+    /// A check that has passed and takes two failures in a row; and a runtime that runs nothing until somebody waits in it.
+    fn watched() -> (Arc<Watched>, Runs, Runtime) {
+        let text = "[subsets]\nall = ['it']\n[checks.it]\ntype = 'command'\ncommand = ['true']\ntimeout = '4s'\nfall = 2\n";
+        let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/") };
+        let configuration = Configuration::parse(text, surroundings).configuration.unwrap();
+        let watched = Arc::new(Watched::new(configuration.checks[0].clone()));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let starved = Arc::new(Starved::start().unwrap());
+        let runs = Runs { runtime: runtime.handle().clone(), starved, news: watch::Sender::new(0) };
+        let passed = Outcome { status: Status::Pass, reason: None, ..watched.look().outcome };
+        watched.note(&mut watched.state(), &passed, Moment::now(), &runs);
+        (watched, runs, runtime)
     }
-    outcome
+
+    fn asked(watched: &Arc<Watched>, runs: &Runs) -> Asking {
+        watched.ask(runs, Duration::ZERO, Duration::MAX)
+    }
+
+    /// As if the run had been begun so much earlier.
+    fn age(watched: &Watched, by: Duration) {
+        let mut state = watched.state();
+        let running = state.running.as_mut().unwrap();
+        running.begun = running.begun.checked_sub(by).unwrap();
+    }
+
+    fn last(watched: &Watched) -> (Status, usize) {
+        let runs = watched.look().standing.runs.clone();
+        (runs.back().unwrap().status, runs.len())
+    }
+
+    #[test]
+    fn a_run_that_is_found_late_counts_once_though_it_ends_after_all() {
+        let (watched, runs, runtime) = watched();
+        asked(&watched, &runs);
+        age(&watched, 2 * TIMEOUT);
+        // Nobody waited for it: the next question finds that it hangs.
+        assert!(asked(&watched, &runs).running.is_none());
+        assert_eq!(last(&watched), (Status::Fail, 2));
+        let mut ended = watched.ended.subscribe();
+        let ended =
+            async { time::timeout(Duration::from_secs(20), ended.wait_for(|run| *run == 1)).await.is_ok() };
+        assert!(runtime.block_on(ended));
+        assert_eq!(last(&watched), (Status::Fail, 2));
+        assert_eq!(watched.look().outcome.status, Status::Pass, "one failure of the two that it takes");
+    }
+
+    #[test]
+    fn a_run_that_hangs_for_ever_counts_with_each_question_and_nothing_is_sent_after_it() {
+        let (watched, runs, _idle) = watched();
+        let mut asking = asked(&watched, &runs);
+        age(&watched, 2 * TIMEOUT);
+        asking.running = watched.state().running.clone();
+        // The server's answers have a runtime of their own.
+        let answers = Builder::new_current_thread().enable_all().build().unwrap();
+        let told = answers.block_on(watched.wait(asking, &runs, Instant::now()));
+        assert_eq!((told.outcome.status, last(&watched)), (Status::Pass, (Status::Fail, 2)));
+        for runs_so_far in 3..5 {
+            assert!(asked(&watched, &runs).running.is_none());
+            assert_eq!(
+                (watched.look().outcome.status, last(&watched)),
+                (Status::Fail, (Status::Fail, runs_so_far))
+            );
+        }
+        assert_eq!(watched.state().runs, 1);
+    }
+
+    #[test]
+    fn a_run_that_is_found_late_is_unknown_where_this_process_did_not_run_and_failed_once_it_had_its_time() {
+        let (watched, runs, _idle) = watched();
+        asked(&watched, &runs);
+        age(&watched, 3 * TIMEOUT);
+        runs.starved.lose(3 * TIMEOUT);
+        asked(&watched, &runs);
+        assert_eq!(last(&watched), (Status::Unknown, 2));
+        // It goes on to hang while this process runs.
+        age(&watched, TIMEOUT);
+        asked(&watched, &runs);
+        assert_eq!(last(&watched), (Status::Fail, 3));
+    }
+
+    #[test]
+    fn no_run_takes_longer_than_who_asks_can_wait() {
+        let (watched, runs, _idle) = watched();
+        let within = Duration::from_millis(10);
+        let running = watched.ask(&runs, Duration::ZERO, within).running.unwrap();
+        assert_eq!((running.within, watched.late(&running).took), (within, within));
+    }
 }

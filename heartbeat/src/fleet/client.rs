@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use redis::{Cmd, Value, cmd};
 
-use super::ask::{Answer, Ask, Refusal, Sent, pack_all, text};
+use super::ask::{Answer, Ask, Packed, Refusal, Sent, pack_all, text};
 use super::error::{Error, ErrorKind, Printable};
 use super::link::{Link, MOST_BYTES, MOST_EACH, explain, lost};
 use super::socket::{Names, Patience, Stream};
@@ -39,6 +39,30 @@ fn sort_out(index: usize, answer: Answer, take: &mut impl FnMut(usize, Value), r
 
 /// Whether a refusal is one of those that are asked once more in the same way.
 type Kind = fn(&Refusal) -> bool;
+
+/// What is thought of a connection that was kept.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// It may have been forgotten on the way, where nobody is told.
+    Doubted,
+    /// It is good until it turns out to be dead.
+    Trusted,
+}
+
+/// Questions on their way.
+struct Batch<'a> {
+    packed: Packed,
+    /// The number of each.
+    which: &'a [usize],
+    /// How many are asked before the first answer is read.
+    ahead: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn of(questions: &[Ask<'_>], which: &'a [usize], sent: Sent, ahead: usize) -> Self {
+        Self { packed: pack_all(which.iter().map(|index| &questions[*index]), sent), which, ahead }
+    }
+}
 
 /// How to ask once more.
 enum Way {
@@ -98,8 +122,29 @@ impl Client {
     /// Asks all at once and waits for all answers. One round trip, where a connection stands and the server knows
     /// the scripts; connecting, a script that must be sent whole, and a move of the keys each cost more.
     pub fn ask(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Answer>, Error> {
+        self.ask_all(questions, Kept::Doubted, until)
+    }
+
+    /// The same for who comes again anyway, and is one of very many: a connection that was forgotten on the way costs its
+    /// deadline once, and a server that is slow is not connected to once more by each of them.
+    pub fn tell(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Answer>, Error> {
+        self.ask_all(questions, Kept::Trusted, until)
+    }
+
+    /// Makes sure that the connection was not forgotten on the way, where it may have been: before something that should not
+    /// reach the server twice.
+    pub fn prove(&mut self, until: Instant) -> Result<(), Error> {
+        if self.link.as_ref().is_some_and(Link::is_doubtful) {
+            // A refusal is an answer, too.
+            self.ask(&[Ask::Command(cmd("PING"))], until)?;
+        }
+        Ok(())
+    }
+
+    fn ask_all(&mut self, questions: &[Ask<'_>], kept: Kept, until: Instant) -> Result<Vec<Answer>, Error> {
         let mut answers: Vec<Answer> = questions.iter().map(|_| Ok(Value::Nil)).collect();
-        let refused = self.ask_ahead(questions, ALL, until, |index, value| answers[index] = Ok(value))?;
+        let take = |index: usize, value| answers[index] = Ok(value);
+        let refused = self.ask_ahead(questions, (ALL, kept), until, take)?;
         for (index, refusal) in refused {
             answers[index] = Err(refusal);
         }
@@ -115,13 +160,13 @@ impl Client {
         until: Instant,
         take: impl FnMut(usize, Value),
     ) -> Result<Refused, Error> {
-        self.ask_ahead(questions, A_FEW, until, take)
+        self.ask_ahead(questions, (A_FEW, Kept::Doubted), until, take)
     }
 
     fn ask_ahead(
         &mut self,
         questions: &[Ask<'_>],
-        ahead: usize,
+        (ahead, kept): (usize, Kept),
         until: Instant,
         mut take: impl FnMut(usize, Value),
     ) -> Result<Refused, Error> {
@@ -129,19 +174,27 @@ impl Client {
         let all: Vec<usize> = (0..questions.len()).collect();
         let sent = if self.unheard { Sent::New } else { Sent::Known };
         self.unheard = true;
-        let mut refused = self.ask_some(questions, &all, (sent, ahead), &patience, &mut take)?;
+        let first = Batch::of(questions, &all, sent, ahead);
+        let mut refused = match kept {
+            Kept::Doubted => self.ask_doubting(&first, &patience, &mut take)?,
+            Kept::Trusted => self.ask_batch(&first, 0, &patience, &mut take)?,
+        };
         for _ in 0..MOST_HOPS {
             let Some((is_one, way)) = self.way_on(&refused) else { break };
             let (again, others): (Refused, Refused) =
                 refused.into_iter().partition(|(_, refusal)| is_one(refusal));
             let again: Vec<_> = again.into_iter().map(|(index, _)| index).collect();
             let anew = match way {
-                Way::Whole => self.ask_some(questions, &again, (Sent::New, ahead), &patience, &mut take)?,
+                Way::Whole => {
+                    let whole = Batch::of(questions, &again, Sent::New, ahead);
+                    self.ask_batch(&whole, 0, &patience, &mut take)?
+                }
                 Way::Aside(target) => self.ask_aside(&target, questions, &again, &patience, &mut take)?,
                 Way::Elsewhere(owner) => {
                     self.owner = owner;
                     self.link = None;
-                    self.ask_some(questions, &again, (Sent::Known, ahead), &patience, &mut take)?
+                    let moved = Batch::of(questions, &again, Sent::Known, ahead);
+                    self.ask_batch(&moved, 0, &patience, &mut take)?
                 }
             };
             refused = others;
@@ -152,7 +205,7 @@ impl Client {
             self.link = None;
         }
         if let Some(link) = &mut self.link {
-            link.used = true;
+            link.answered = Some(Instant::now());
         }
         self.unheard = false;
         Ok(refused)
@@ -189,7 +242,7 @@ impl Client {
                 return Some((Refusal::is_asked_aside, Way::Aside(target)));
             }
         }
-        let was_idle = self.link.as_ref().is_some_and(|link| link.used);
+        let was_idle = self.link.as_ref().is_some_and(|link| link.answered.is_some());
         first(Refusal::is_stale).filter(|_| was_idle)?;
         Some((Refusal::is_stale, Way::Elsewhere(None)))
     }
@@ -209,7 +262,7 @@ impl Client {
         let asked = which.iter().flat_map(|index| [&asking[0], &questions[*index]]);
         let packed = pack_all(asked, Sent::New);
         let mut refused = Vec::new();
-        let answered = link.exchange(&packed, ALL, self.most_each, patience, |turn, answer| {
+        let answered = link.exchange(&packed, (0, ALL), self.most_each, patience, |turn, answer| {
             // Every other one is what was said to ASKING.
             if turn % 2 == 1 {
                 sort_out(which[turn / 2], answer, take, &mut refused);
@@ -219,16 +272,42 @@ impl Client {
         Ok(refused)
     }
 
-    /// Over the connection that stands, and where that turns out to be dead, once more over a new one.
-    fn ask_some(
+    /// The same over a connection that may have been forgotten on the way: where nothing has come over it in a third of the
+    /// time, over a new one beside it. The one that is sooner counts, so that a server that is slow has all the time that
+    /// there is.
+    fn ask_doubting(
         &mut self,
-        questions: &[Ask<'_>],
-        which: &[usize],
-        (sent, ahead): (Sent, usize),
+        batch: &Batch<'_>,
         patience: &Patience,
         take: &mut impl FnMut(usize, Value),
     ) -> Result<Refused, Error> {
-        let packed = pack_all(which.iter().map(|index| &questions[*index]), sent);
+        let Some(mut link) = self.link.take_if(|link| link.is_doubtful()) else {
+            return self.ask_batch(batch, 0, patience, take);
+        };
+        let share = patience.share(3);
+        let Ok(said) = link.begin(&batch.packed, batch.ahead, &share) else {
+            // It is dead, or takes nothing any more.
+            return self.ask_batch(batch, 0, patience, take);
+        };
+        if !link.hears(&share) {
+            match self.ask_batch(batch, 0, &link.beside(patience), take) {
+                Err(_) if link.hears(patience) => {}
+                told => return told,
+            }
+        }
+        self.link = Some(link);
+        self.ask_batch(batch, said, patience, take)
+    }
+
+    /// Over the connection that stands, over which so much of it was said already, and where that turns out to be dead, once
+    /// more over a new one.
+    fn ask_batch(
+        &mut self,
+        batch: &Batch<'_>,
+        mut said: usize,
+        patience: &Patience,
+        take: &mut impl FnMut(usize, Value),
+    ) -> Result<Refused, Error> {
         loop {
             let link = match self.link.take() {
                 Some(link) => link,
@@ -236,15 +315,17 @@ impl Client {
             };
             let link = self.link.insert(link);
             let mut refused = Vec::new();
-            let answered = link.exchange(&packed, ahead, self.most_each, patience, |turn, answer| {
-                sort_out(which[turn], answer, take, &mut refused);
+            let ahead = (said, batch.ahead);
+            let answered = link.exchange(&batch.packed, ahead, self.most_each, patience, |turn, answer| {
+                sort_out(batch.which[turn], answer, take, &mut refused);
             });
             match answered {
                 Ok(()) => return Ok(refused),
                 Err(error) => {
-                    let was_idle = link.used && lost(&error);
+                    let was_idle = link.answered.is_some() && lost(&error);
                     let place = self.place();
                     self.link = None;
+                    said = 0;
                     if !was_idle {
                         self.owner = None;
                         return Err(explain(place, &error));

@@ -16,8 +16,8 @@ use super::client::Client;
 use super::error::{Error, ErrorKind};
 use super::url::Url;
 
-/// One Redis, to be asked anything. Connects at the first call and keeps the connection; one that has died meanwhile
-/// is replaced within the call, so what is asked may reach the server twice.
+/// One Redis, to be asked anything. Connects at the first call and keeps the connection; one that has died meanwhile, or that a
+/// firewall has forgotten without a word, is replaced within the call, so what is asked may reach the server twice.
 pub struct Connection {
     client: Client,
 }
@@ -41,6 +41,12 @@ impl Connection {
         let answers = self.client.ask(&questions, until)?;
         let place = self.client.place();
         Ok(answers.into_iter().map(|answer| answer.map_err(|refusal| refusal.at(&place))).collect())
+    }
+
+    /// Makes sure that the connection is not one that was forgotten on the way. What is asked directly after it does not reach
+    /// the server twice because that is slow.
+    pub fn prove(&mut self, until: Instant) -> Result<(), Error> {
+        self.client.prove(until)
     }
 
     /// Hands what is published on channels of these patterns to `each`, over a connection of its own, until that says

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, Parser, Value, cmd};
 
@@ -17,14 +18,17 @@ pub const MOST_BYTES: u64 = 8 << 20;
 /// An answer of nothing but nested arrays takes fifty times its size of memory, until it is found to be none.
 pub const MOST_EACH: u64 = 1 << 20;
 
+/// For how long a connection that has answered is not one that may have been forgotten on the way.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// A connection that is ready to be asked.
 pub struct Link {
     stream: Stream,
     parser: Parser,
     /// None for a socket.
     pub host: Option<Host>,
-    /// Whether something was asked before: then it may have died meanwhile.
-    pub used: bool,
+    /// When something was asked and answered before, if ever: since then it may have died.
+    pub answered: Option<Instant>,
 }
 
 /// Whether a connection that stood is no more.
@@ -61,7 +65,7 @@ fn garbage(what: &'static str) -> io::Error {
 
 impl Link {
     pub fn new(stream: Stream, host: Option<Host>) -> Self {
-        Self { stream, parser: Parser::new(), host, used: false }
+        Self { stream, parser: Parser::new(), host, answered: None }
     }
 
     /// Writes.
@@ -71,18 +75,41 @@ impl Link {
         self.stream.flush()
     }
 
-    /// Asks all, `ahead` questions before the one whose answer is read, and hands each answer on with its question's number;
-    /// none of them is larger than `most_each`. So the server never has more than that to do at once, and both work at the
-    /// same time.
+    /// Whether it may have been forgotten on the way, by a firewall, which nobody is told. A socket of this host is not.
+    pub fn is_doubtful(&self) -> bool {
+        self.host.is_some() && self.answered.is_some_and(|then| then.elapsed() >= FRESH)
+    }
+
+    /// Waits until something comes, or the end; whether it does.
+    pub fn hears(&self, patience: &Patience) -> bool {
+        self.stream.hears(patience)
+    }
+
+    /// The patience of who waits for another connection, and no longer than until something comes over this one.
+    pub fn beside(&self, patience: &Patience) -> Patience {
+        patience.beside(&self.stream)
+    }
+
+    /// Asks what an exchange asks before it reads; how many bytes that was.
+    pub fn begin(&mut self, packed: &Packed, ahead: usize, patience: &Patience) -> io::Result<usize> {
+        let said = packed.ends.get(ahead).or(packed.ends.last()).copied().unwrap_or_default();
+        self.say(&packed.bytes[..said], patience)?;
+        Ok(said)
+    }
+
+    /// Asks all but what was `said` already, `ahead` questions before the one whose answer is read, and hands each answer on
+    /// with its question's number; none of them is larger than `most_each`. So the server never has more than that to do at
+    /// once, and both work at the same time.
     pub fn exchange(
         &mut self,
         packed: &Packed,
-        ahead: usize,
+        (mut said, ahead): (usize, usize),
         most_each: u64,
         patience: &Patience,
         mut take: impl FnMut(usize, Answer),
     ) -> io::Result<()> {
-        let (mut said, mut left) = (0, MOST_BYTES);
+        let mut left = MOST_BYTES;
+        self.stream.set_patience(patience.clone());
         for turn in 0..packed.ends.len() {
             let last = turn.saturating_add(ahead).min(packed.ends.len() - 1);
             let next = packed.ends[last];

@@ -135,7 +135,7 @@ pub fn tell(
         questions.extend(withdrawal(&records, script));
         told.push(group);
     }
-    let answers = client.ask(&questions, until)?;
+    let answers = client.tell(&questions, until)?;
     let place = client.place();
     let mut outcomes: Vec<_> = news.iter().map(|_| Ok(())).collect();
     for (answer, told) in answers.into_iter().zip(told) {

@@ -9,9 +9,9 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -34,12 +34,19 @@ const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 pub struct Patience {
     until: Instant,
     given_up: Arc<AtomicBool>,
+    /// Another connection: once something comes over that one, nothing is waited for here.
+    other: Weak<Socket>,
 }
 
 impl Patience {
     /// Until then, and no longer than until `given_up` is set.
     pub fn new(until: Instant, given_up: &Arc<AtomicBool>) -> Self {
-        Self { until, given_up: Arc::clone(given_up) }
+        Self { until, given_up: Arc::clone(given_up), other: Weak::new() }
+    }
+
+    /// The same, and no longer than until something comes over that other connection.
+    pub fn beside(&self, other: &Stream) -> Self {
+        Self { other: Arc::downgrade(other.socket()), ..self.clone() }
     }
 
     /// The time that is left: never none.
@@ -48,6 +55,9 @@ impl Patience {
         if left.is_zero() || self.given_up.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time"));
         }
+        if self.other.upgrade().is_some_and(|other| other.has_something(PollTimeout::ZERO)) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "another connection was sooner"));
+        }
         Ok(left)
     }
 
@@ -55,7 +65,7 @@ impl Patience {
     pub fn share(&self, tries: usize) -> Self {
         let left = self.until.saturating_duration_since(Instant::now());
         let tries = u32::try_from(tries).unwrap_or(u32::MAX).max(1);
-        Self { until: Instant::now() + left / tries, given_up: Arc::clone(&self.given_up) }
+        Self { until: Instant::now() + left / tries, ..self.clone() }
     }
 }
 
@@ -74,10 +84,18 @@ impl AsFd for Socket {
     }
 }
 
+impl Socket {
+    /// Whether something has come, or the end, or does in that time.
+    fn has_something(&self, timeout: PollTimeout) -> bool {
+        let polled = poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout);
+        !matches!(polled, Ok(0) | Err(Errno::EINTR))
+    }
+}
+
 /// A socket that never blocks, and a wait that ends.
 #[derive(Debug)]
 pub struct Paced {
-    socket: Socket,
+    socket: Arc<Socket>,
     patience: Patience,
 }
 
@@ -94,10 +112,10 @@ impl Paced {
     fn retry<T>(
         &mut self,
         events: PollFlags,
-        mut step: impl FnMut(&mut Socket) -> io::Result<T>,
+        mut step: impl FnMut(&Socket) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            match step(&mut self.socket) {
+            match step(&self.socket) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(events)?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                     self.patience.left()?;
@@ -111,8 +129,8 @@ impl Paced {
 impl Read for Paced {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.retry(PollFlags::POLLIN, |socket| match socket {
-            Socket::Tcp(stream) => stream.read(buffer),
-            Socket::Unix(stream) => stream.read(buffer),
+            Socket::Tcp(stream) => Read::read(&mut { stream }, buffer),
+            Socket::Unix(stream) => Read::read(&mut { stream }, buffer),
         })
     }
 }
@@ -120,8 +138,8 @@ impl Read for Paced {
 impl Write for Paced {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.retry(PollFlags::POLLOUT, |socket| match socket {
-            Socket::Tcp(stream) => stream.write(bytes),
-            Socket::Unix(stream) => stream.write(bytes),
+            Socket::Tcp(stream) => Write::write(&mut { stream }, bytes),
+            Socket::Unix(stream) => Write::write(&mut { stream }, bytes),
         })
     }
 
@@ -142,6 +160,27 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket.patience = patience,
             Self::Tls(stream) => stream.sock.patience = patience,
+        }
+    }
+
+    fn socket(&self) -> &Arc<Socket> {
+        match self {
+            Self::Plain(socket) => &socket.socket,
+            Self::Tls(stream) => &stream.sock.socket,
+        }
+    }
+
+    /// Waits until something has come, or the end; whether it has.
+    pub fn hears(&self, patience: &Patience) -> bool {
+        loop {
+            let left = patience.left().unwrap_or_default();
+            let slice = if left.is_zero() { left } else { left.min(LOOK) + Duration::from_millis(1) };
+            if self.socket().has_something(PollTimeout::try_from(slice).unwrap_or(PollTimeout::ZERO)) {
+                return true;
+            }
+            if left.is_zero() {
+                return false;
+            }
         }
     }
 
@@ -167,7 +206,7 @@ impl Stream {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let descriptor = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(descriptor.as_raw_fd(), &UnixAddr::new(path)?)?;
-        let socket = Socket::Unix(descriptor.into());
+        let socket = Arc::new(Socket::Unix(descriptor.into()));
         Ok(Self::Plain(Paced { socket, patience: patience.clone() }))
     }
 }
@@ -180,7 +219,7 @@ fn connect_tcp(
 ) -> io::Result<Stream> {
     let stream = connect_somehow(address, patience)?;
     stream.set_nodelay(true)?;
-    let socket = Paced { socket: Socket::Tcp(stream), patience: patience.clone() };
+    let socket = Paced { socket: Arc::new(Socket::Tcp(stream)), patience: patience.clone() };
     match tls {
         Some(tls) => Ok(Stream::Tls(Box::new(tls.handshake(name, socket)?))),
         None => Ok(Stream::Plain(socket)),

@@ -139,6 +139,8 @@ impl Line {
         if let Some(unsure) = self.unsure.take() {
             self.withdraw(&unsure, until)?;
         }
+        // It must not stand there twice.
+        self.connection.prove(until)?;
         let sent = task.sent(until.saturating_duration_since(Instant::now()))?;
         self.run_for(&sent, &command("LPUSH", &[&self.list(&sent), &sent.envelope]), until)?;
         Ok(sent)

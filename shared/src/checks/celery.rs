@@ -79,6 +79,11 @@ pub struct Celery {
     /// Celery's result backend, where it is a Redis or a database (`db+postgresql://`, `db+mysql://`, `db+sqlite:///`): a result is
     /// read there, which without `task` is none. With `task` and over AMQP `rpc://` too. Default: it is not asked.
     result_backend: Option<Secret>,
+    /// Celery's `global_keyprefix` of `result_backend_transport_options`, for results in a Redis. Default: none.
+    result_key_prefix: Option<String>,
+    /// The table of results in a database, or `SCHEMA.TABLE`: Celery's `task` of `database_table_names`; that of django-celery-results
+    /// (`django-db`) is `django_celery_results_taskresult`. Default: `celery_taskmeta`.
+    result_table: Option<String>,
     /// The name of a task that takes no arguments and does nothing: it is sent, and must be done within the deadline, by what is
     /// told of it in `result_backend`. Default: none is sent.
     task: Option<String>,
@@ -111,8 +116,8 @@ impl Settings for Celery {
         if let Err(invalid) = &broker {
             mistakes.push(Mistake::of("broker", format!("the URL cannot be used: {invalid}")));
         }
-        let backend = self.result_backend.as_ref().map(|url| Backend::parse(url.expose())).transpose();
-        mistakes.extend(backend.as_ref().err().cloned());
+        let backend = self.backend();
+        mistakes.extend(backend.as_ref().err().cloned().unwrap_or_default());
         let host = self.host.as_deref().map(host).transpose();
         mistakes.extend(host.as_ref().err().map(|why| Mistake::of("host", *why)));
         let share = share(self.min_percent, self.expected);
@@ -155,6 +160,18 @@ impl Settings for Celery {
 }
 
 impl Celery {
+    fn backend(&self) -> Result<Option<Backend>, Vec<Mistake>> {
+        let (prefix, table) = (self.result_key_prefix.as_deref(), self.result_table.as_deref());
+        if let Some(url) = &self.result_backend {
+            return Backend::parse(url.expose(), prefix, table).map(Some);
+        }
+        let named = [("result_key_prefix", prefix), ("result_table", table)];
+        let why = "it says where results are in `result_backend`, which is missing";
+        let mistakes: Vec<_> =
+            named.iter().filter(|(_, name)| name.is_some()).map(|(key, _)| Mistake::of(key, why)).collect();
+        if mistakes.is_empty() { Ok(None) } else { Err(mistakes) }
+    }
+
     fn task(&self, mistakes: &mut Vec<Mistake>) -> Option<Task> {
         let Some(name) = &self.task else {
             if self.queue.is_some() {
@@ -335,6 +352,15 @@ mod tests {
             (json!({ "broker": "sentinel://:S3cret@h" }), vec![Some("broker")]),
             (json!({ "broker": "redis://:S3cret@h", "master_name": "main" }), vec![Some("broker")]),
             (json!({ "broker": "redis://h", "result_backend": "amqp://h" }), vec![Some("result_backend")]),
+            (json!({ "broker": "redis://h", "result_backend": "django-db" }), vec![Some("result_backend")]),
+            (
+                json!({ "broker": "redis://h", "result_key_prefix": "a", "result_table": "a" }),
+                vec![Some("result_key_prefix"), Some("result_table")],
+            ),
+            (
+                json!({ "broker": "redis://h", "result_backend": "redis://h", "result_table": "a" }),
+                vec![Some("result_table")],
+            ),
             (
                 json!({ "broker": "amqp://:S3cret@", "result_backend": "redis://:S3cret@h/x", "expect": [""] }),
                 vec![Some("broker"), Some("result_backend"), None],
@@ -356,12 +382,17 @@ mod tests {
             ("db+sqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
             ("db+sqlite+pysqlite:////var/lib/results.db", "sqlite:///var/lib/results.db"),
         ] {
-            match Backend::parse(text) {
+            match Backend::parse(text, None, None) {
                 Ok(Backend::Database(table)) => assert_eq!(table.place().to_string(), shown),
                 other => panic!("{text}: {other:?}"),
             }
         }
-        assert!(Backend::parse("db+oracle://me:S3cret@h").is_err());
+        for (key, name) in [("result_key_prefix", "a"), ("result_table", "a'b")] {
+            let settings = json!({ "broker": "redis://h", "result_backend": "db+postgresql://me:S3cret@h/shop", key: name });
+            let keys: Vec<_> = build(settings).unwrap_err().iter().map(|mistake| mistake.key).collect();
+            assert_eq!(keys, [Some(key)]);
+        }
+        assert!(Backend::parse("db+oracle://me:S3cret@h", None, None).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Placeholders and secret files are filled in on the way, because it is the schema that says where a text stands. What is
 //! told is made of the schema's words and of keys; never of values, any of which may be a secret.
 
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Number, Value};
 
 use super::node::{Datum, Node, Table, get};
@@ -244,6 +245,10 @@ impl Reader<'_> {
                     password.and_then(|(login, _)| login.split_once(':')).map(|(_, password)| password);
                 if let Some(password) = password {
                     self.keep(password);
+                    let decoded = percent_decode_str(password).decode_utf8_lossy();
+                    if decoded != password {
+                        self.keep(&decoded);
+                    }
                 }
             }
             Shape::Duration | Shape::Network | Shape::Listen | Shape::Size => {}

@@ -106,6 +106,7 @@ impl Configuration {
         self.server = typed(server, "server", &schema::SERVER, reader);
         self.check_server(server, reader);
         self.checks = checks::read(checks, reader);
+        self.check_timeouts(checks, reader);
         self.subsets = subsets::read(subsets, reader);
         link(&self.subsets, subsets, checks, reader);
     }
@@ -120,6 +121,20 @@ impl Configuration {
                 table = node.and_then(|node| node.datum.table());
             }
             reader.found.add(at, Code::BadValue, format!("`server.{key}`: {what}"));
+        }
+    }
+
+    /// Tells of each check that was given more time than an answer of the server has.
+    fn check_timeouts(&self, checks: &Table, reader: &mut Reader<'_>) {
+        for check in self.checks.iter().filter(|check| check.common.timeout > self.server.timeout) {
+            let name = &check.named.name;
+            let table = get(checks, name).and_then(|node| node.datum.table());
+            // Without it, it is the default that is longer: whoever wants quick answers has said so, and means all checks.
+            let Some(node) = table.and_then(|table| get(table, "timeout")) else { continue };
+            let what = format!(
+                "`checks.{name}.timeout` is longer than `server.timeout`: `checker serve` cuts the check off there"
+            );
+            reader.found.add(node.at, Code::CutOff, what);
         }
     }
 

@@ -27,11 +27,12 @@ pub enum Code {
     EmptySubset,
     NoSense,
     UnusedCheck,
+    CutOff,
 }
 
 impl Code {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Unreadable,
         Self::TooLarge,
         Self::Syntax,
@@ -53,6 +54,7 @@ impl Code {
         Self::EmptySubset,
         Self::NoSense,
         Self::UnusedCheck,
+        Self::CutOff,
     ];
 
     /// The code and what it stands for.
@@ -83,6 +85,9 @@ impl Code {
             Self::UnusedCheck => {
                 ("C021", "warning: a check that is in no subset, so that nobody ever asks it")
             }
+            Self::CutOff => {
+                ("C022", "warning: a check that may take longer than `server.timeout`, where it is cut off")
+            }
         }
     }
 
@@ -98,7 +103,7 @@ impl Code {
 
     /// Whether it only warns: the configuration can be used all the same.
     pub fn is_warning(self) -> bool {
-        self == Self::UnusedCheck
+        matches!(self, Self::UnusedCheck | Self::CutOff)
     }
 }
 

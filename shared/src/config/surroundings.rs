@@ -104,7 +104,8 @@ impl Surroundings<'_> {
     }
 }
 
-/// What a secret file holds, without the newline at its end; else why it cannot be used.
+/// What a secret file holds, without the newline at its end; else why it cannot be used. One that holds nothing is no secret: it
+/// would open what it is meant to close.
 pub fn secret_file(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let mut text = read_bounded(path, LARGEST_SECRET)
@@ -115,7 +116,7 @@ pub fn secret_file(path: &Path) -> Result<String, String> {
             text.pop();
         }
     }
-    Ok(text)
+    if text.is_empty() { Err(format!("the secret file `{shown}` is empty")) } else { Ok(text) }
 }
 
 fn is_name(name: &str) -> bool {
@@ -227,6 +228,8 @@ mod tests {
         write("unix", b"S3cret\n");
         write("dos", b"S3cret\r\n");
         write("two", b"S3cret\n\n");
+        write("empty", b"");
+        write("newline", b"\n");
         write("bytes", b"\xff");
         write("large", &vec![b'a'; 65 * 1024]);
         nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -235,6 +238,8 @@ mod tests {
         assert_eq!(read("dos").unwrap(), "S3cret");
         assert_eq!(read("two").unwrap(), "S3cret\n");
         for (name, why) in [
+            ("empty", "is empty"),
+            ("newline", "is empty"),
             ("bytes", "is not UTF-8 text"),
             ("large", "is larger than 64 KiB"),
             ("pipe", "is not a regular file"),

@@ -1,5 +1,6 @@
 //! The tables of a configuration that are the same for everyone: `[service]`, `[server]`, and what all checks have.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,7 +71,8 @@ pub struct Server {
     /// one, and of those that are open three quarters at most may wait for checks. A change takes effect at the next start.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub connections: u32,
-    /// How long an answer may take. A check that has not answered by then has timed out in it.
+    /// How long an answer may take. No check takes longer: it is cut off a moment before, whatever its own `timeout`, and has
+    /// timed out.
     pub timeout: Span,
     /// How long to go on answering after SIGTERM: readiness fails from its first moment on, so that no new work comes.
     pub drain: Span,
@@ -79,7 +81,8 @@ pub struct Server {
     pub failure_status: u16,
     /// How long one run's answers serve everyone who asks. A pass is never told for longer.
     pub cache: Span,
-    /// How much is told of a check that did not pass: nothing, or the reason that anybody may read. Errors go to the log only.
+    /// How much is told of a check that did not pass: nothing, or the reason that anybody may read; in full, the page also names
+    /// the workers that checks are about, and their tasks. Errors go to the log only.
     pub detail: Detail,
     /// Whether to tell how long each check took.
     pub durations: bool,
@@ -155,8 +158,10 @@ pub enum Detail {
     /// Nothing but its status.
     #[default]
     None,
-    /// The reason that anybody may read.
+    /// The reason that anybody may read. Of workers, how many there are.
     Safe,
+    /// The same, and workers and their tasks by name.
+    Full,
 }
 
 /// Who may ask. Without any of it, everyone may.
@@ -173,7 +178,7 @@ pub struct Access {
     /// A proxy that gives it in another (`Forwarded`, `X-Forwarded-For`, `X-Real-IP`) and not in this one is refused.
     #[schemars(length(min = 1))]
     pub client_ip_header: String,
-    /// What who asks must send as `X-Probe-Token`, or as `Authorization: Bearer`. Empty: nothing.
+    /// What who asks must send as `X-Probe-Token`, or as `Authorization: Bearer`, without a blank at either end. Empty: nothing.
     #[serde(skip_serializing)]
     pub token: Secret,
     /// A secret first part of every path. Letters, digits, `-`, `_`, `.` and `~`. Empty: none. gRPC has no such paths.
@@ -206,21 +211,27 @@ impl Access {
         if !self.path_secret.expose().bytes().all(path) {
             mistakes.push(("path_secret", "it may hold letters, digits, `-`, `_`, `.` and `~`"));
         }
-        if self.token.expose().bytes().any(|byte| byte.is_ascii_control()) {
+        let token = self.token.expose();
+        if token.bytes().any(|byte| byte.is_ascii_control()) {
             mistakes.push(("token", "it holds a control character, which no header can"));
+        }
+        if token.starts_with(' ') || token.ends_with(' ') {
+            mistakes.push(("token", "it begins or ends with a blank, which is no part of a header's value"));
         }
         if self.trusted_proxies.iter().any(|Network(network)| is_everyone(network)) {
             mistakes.push((
                 "trusted_proxies",
-                "a network of everyone would let every client choose its own address",
+                "a network of everyone in IPv4 or IPv6 would let every client choose its own address",
             ));
         }
         mistakes
     }
 }
 
+/// Whether it has every address of IPv4 or of IPv6. A peer of IPv4 is in a network of IPv6 that has the IPv4-mapped addresses.
 fn is_everyone(network: &IpNet) -> bool {
-    network.prefix_len() == 0
+    let mapped = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped();
+    network.prefix_len() == 0 || network.prefix_len() <= 96 && network.contains(&IpAddr::V6(mapped))
 }
 
 /// What every check may set.

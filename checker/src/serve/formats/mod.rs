@@ -2,10 +2,13 @@
 //!
 //! What is asked for is decided in `negotiate`; a format decides nothing.
 
+mod atom;
+mod feed;
 mod health;
 mod html;
 mod json;
 mod openmetrics;
+mod rss;
 mod text;
 
 use super::view::View;
@@ -35,4 +38,5 @@ pub enum Failing {
 }
 
 /// The formats of a subset's answer. Where nothing is asked for, and among those that are asked for alike, the first is given.
-pub const FORMS: &[Form<View>] = &[json::FORM, text::FORM, html::FORM, health::FORM, openmetrics::FORM];
+pub const FORMS: &[Form<View>] =
+    &[json::FORM, text::FORM, html::FORM, health::FORM, rss::FORM, atom::FORM, openmetrics::FORM];

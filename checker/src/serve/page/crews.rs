@@ -1,14 +1,15 @@
 //! The workers that the page shows: read now and then while somebody looks, beside the checks and never in the way of one.
 //!
-//! Names of workers are details, so nothing is read where reasons are not told.
+//! Nothing is read where no details are told. Whether workers have names there is decided in `sheet`, by the configuration.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use shared::check::Workers;
 use tokio::time;
 
 use crate::serve::board::{Board, Setup};
+use crate::serve::standing::Moment;
 use crate::serve::watched::{Runs, Watched};
 
 /// How many workers of a cluster are read.
@@ -23,8 +24,14 @@ const SHARE: u32 = 5;
 /// How long reading may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long who loads the page waits for the first reading.
+/// How long who loads the page waits for a reading.
 const FIRST: Duration = Duration::from_millis(500);
+
+/// What was read so long ago is shown to nobody who does not wait for it to be read again.
+const OLD: Duration = Duration::from_secs(10);
+
+/// What was read so long ago tells nothing of now.
+const CURRENT: Duration = Duration::from_mins(1);
 
 /// What was read last.
 #[derive(Debug)]
@@ -32,7 +39,14 @@ pub struct Crew {
     /// The workers; or why they could not be read, in words for everyone.
     pub told: Result<Workers, String>,
     /// When.
-    pub at: SystemTime,
+    pub at: Moment,
+}
+
+impl Crew {
+    /// Whether it tells of now.
+    pub fn is_current(&self) -> bool {
+        self.at.mono.elapsed() < CURRENT
+    }
 }
 
 /// What is known of the workers of each check.
@@ -90,13 +104,15 @@ impl Crews {
         found
     }
 
-    /// Waits for the first reading of each, and not for long.
+    /// Waits for what is not known of each, or not of late; and not for long.
     pub async fn meet(&self, board: &Board, setup: &Setup) {
         let mut news = board.news();
         let met = async {
             loop {
                 self.look(setup);
-                let waits = |known: &Known| known.crew.is_none() && known.next == Next::Reading;
+                let old = |crew: &Arc<Crew>| crew.at.mono.elapsed() >= OLD;
+                let waits =
+                    |known: &Known| known.next == Next::Reading && known.crew.as_ref().is_none_or(old);
                 if !lock(&self.known).iter().any(waits) || news.changed().await.is_err() {
                     return;
                 }
@@ -107,8 +123,27 @@ impl Crews {
     }
 }
 
+/// A reading that goes on. However it ends, there can be another one.
+struct Reading {
+    check: Arc<Watched>,
+    known: Arc<Mutex<Vec<Known>>>,
+    next: Next,
+    crew: Option<Arc<Crew>>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut known = lock(&self.known);
+        if let Some(known) = known.iter_mut().find(|known| Arc::ptr_eq(&self.check, &known.check)) {
+            known.next = self.next;
+            known.crew = self.crew.take().or(known.crew.take());
+        }
+    }
+}
+
 async fn read(check: Arc<Watched>, known: Arc<Mutex<Vec<Known>>>, runs: Runs) {
     let begun = Instant::now();
+    let mut reading = Reading { check: Arc::clone(&check), known, next: Next::At(begun + REST), crew: None };
     let named = &check.configured.named;
     let until = begun + PATIENCE.min(named.timeout);
     let told = time::timeout_at(until.into(), named.check.workers(MOST, until)).await;
@@ -118,17 +153,66 @@ async fn read(check: Arc<Watched>, known: Arc<Mutex<Vec<Known>>>, runs: Runs) {
         Ok(None) => None,
         Err(_) => Some(Err("no answer in time".to_owned())),
     };
-    let mut known = lock(&known);
-    if let Some(known) = known.iter_mut().find(|known| Arc::ptr_eq(&check, &known.check)) {
-        let rest = REST.max(begun.elapsed() * SHARE);
-        known.next = if told.is_some() { Next::At(Instant::now() + rest) } else { Next::Never };
-        known.crew = told.map(|told| Arc::new(Crew { told, at: SystemTime::now() }));
-    }
-    drop(known);
+    let rest = REST.max(begun.elapsed() * SHARE);
+    reading.next = if told.is_some() { Next::At(Instant::now() + rest) } else { Next::Never };
+    reading.crew = told.map(|told| Arc::new(Crew { told, at: Moment::now() }));
+    drop(reading);
     runs.tell();
 }
 
 fn lock(known: &Mutex<Vec<Known>>) -> MutexGuard<'_, Vec<Known>> {
     // Nothing panics under the lock.
     known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::pin::Pin;
+
+    use shared::check::{Check, Failure};
+    use shared::config::{Configuration, Surroundings};
+    use shared::runner::Named;
+
+    use super::*;
+
+    /// Reads nobody, and ends as a fault of its own would end it.
+    struct Breaks;
+
+    type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+    impl Check for Breaks {
+        fn run<'a: 'r, 'r>(&'a self, _: Instant) -> Answer<'r, Result<(), Failure>>
+        where
+            Self: 'r,
+        {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn workers<'a: 'r, 'r>(&'a self, _: usize, _: Instant) -> Answer<'r, Option<Result<Workers, Failure>>>
+        where
+            Self: 'r,
+        {
+            Box::pin(async { panic!("a fault of the check's own") })
+        }
+    }
+
+    #[test]
+    fn a_reading_that_breaks_is_followed_by_another_one() {
+        let text = "[server]\ndetail = 'safe'\n[subsets]\nall = ['it']\n[checks.it]\ntype = 'command'\ncommand = ['true']\n";
+        let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/") };
+        let mut configuration = Configuration::parse(text, surroundings).configuration.unwrap();
+        let named = &mut configuration.checks[0].named;
+        *named = Arc::new(Named { check: Arc::new(Breaks), ..(**named).clone() });
+        let board = Board::new(configuration).unwrap();
+        let crews = &board.live().crews;
+        assert!(crews.look(&board.setup()).is_empty());
+        let next = || lock(&crews.known)[0].next;
+        let begun = Instant::now();
+        while next() == Next::Reading {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is still said to be read");
+            std::thread::yield_now();
+        }
+        assert!(matches!(next(), Next::At(_)));
+    }
 }

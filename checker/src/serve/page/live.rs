@@ -1,10 +1,10 @@
 //! The page as a stream of server-sent events: what is now, and again where it has changed.
 //!
-//! A stream belongs to one configuration, and ends with it: who comes again is asked again whether it may. It ends too
+//! The page is drawn once for all streams that begin at the same address, four times a second at most. A stream belongs to one configuration, and ends with it: who comes again is asked again whether it may. It ends too
 //! where the server is about to stop, once that was told.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use axum::http::header::CACHE_CONTROL;
@@ -24,19 +24,23 @@ use crate::serve::watched::Runs;
 /// How many streams there may be at once. Who gets none loads the page now and then.
 const STREAMS: usize = 32;
 
-/// The least time between two events.
+/// The least time between two drawings, and so between two events of a stream.
 const PACE: Duration = Duration::from_millis(250);
 
 /// How soon a client that lost its stream asks for another.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// How often something is sent though nothing changes, so that a client that is gone is noticed.
-const SIGN: Duration = Duration::from_secs(15);
+/// How often something is sent though nothing changes, so that either end notices that the other one is gone.
+pub const SIGN: Duration = Duration::from_secs(5);
+
+/// The event that is only a sign of life.
+const ALIVE: &str = "alive";
 
 /// What all streams of a board share.
 #[derive(Debug)]
 pub struct Live {
     places: Arc<Semaphore>,
+    drawings: Mutex<Vec<Arc<Drawing>>>,
     /// The workers that the page shows.
     pub crews: Crews,
 }
@@ -44,7 +48,57 @@ pub struct Live {
 impl Live {
     /// Nobody looks yet, and nothing is asked.
     pub fn new(runs: Runs) -> Self {
-        Self { places: Arc::new(Semaphore::new(STREAMS)), crews: Crews::new(runs) }
+        Self {
+            places: Arc::new(Semaphore::new(STREAMS)),
+            drawings: Mutex::default(),
+            crews: Crews::new(runs),
+        }
+    }
+
+    /// What changes of the page as it is now, or was a moment ago.
+    fn draw(&self, board: &Board, setup: &Arc<Setup>, base: &str) -> Arc<Drawing> {
+        // Nothing panics under the lock.
+        let mut drawings = self.drawings.lock().unwrap_or_else(PoisonError::into_inner);
+        drawings.retain(|drawing| drawing.at.elapsed() < crews::REST && drawing.is_of(setup));
+        let news = *board.news().borrow();
+        let own = drawings.iter().position(|drawing| drawing.base == base);
+        if let Some(drawing) = own.map(|own| &drawings[own]).filter(|drawing| drawing.holds(board, news)) {
+            return Arc::clone(drawing);
+        }
+        let is_last = board.is_stopping();
+        let main = sheet::main(board, setup, base);
+        let (setup, base, at) = (Arc::downgrade(setup), base.to_owned(), Instant::now());
+        let drawing = Arc::new(Drawing { setup, base, news, at, is_last, main });
+        if let Some(own) = own {
+            drawings.swap_remove(own);
+        }
+        drawings.push(Arc::clone(&drawing));
+        drawing
+    }
+}
+
+/// What changes of the page, as it was at one moment.
+#[derive(Debug)]
+struct Drawing {
+    /// Its checks end with it, and not with the last drawing.
+    setup: Weak<Setup>,
+    base: String,
+    /// The number of the last news in it.
+    news: u64,
+    at: Instant,
+    /// Whether the server was about to stop.
+    is_last: bool,
+    main: String,
+}
+
+impl Drawing {
+    fn is_of(&self, setup: &Arc<Setup>) -> bool {
+        std::ptr::eq(self.setup.as_ptr(), Arc::as_ptr(setup))
+    }
+
+    /// Whether it need not be drawn anew yet.
+    fn holds(&self, board: &Board, news: u64) -> bool {
+        self.is_last == board.is_stopping() && (self.news == news || self.at.elapsed() < PACE)
     }
 }
 
@@ -59,7 +113,8 @@ pub fn stream(board: &Arc<Board>, setup: &Arc<Setup>, base: String) -> Answer {
         let event = follower.next().await?;
         Some((Ok::<_, Infallible>(event), follower))
     });
-    let mut answer = Sse::new(events).keep_alive(KeepAlive::new().interval(SIGN)).into_response();
+    let sign = KeepAlive::new().interval(SIGN).event(Event::default().event(ALIVE).data("1"));
+    let mut answer = Sse::new(events).keep_alive(sign).into_response();
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // A proxy that gathers an answer before it passes it on would never pass this one.
     answer.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -72,8 +127,8 @@ struct Follower {
     setup: Arc<Setup>,
     base: String,
     news: watch::Receiver<u64>,
-    /// What was sent last, and when.
-    told: Option<(String, Instant)>,
+    /// What was looked at last.
+    told: Option<Arc<Drawing>>,
     ended: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -86,24 +141,49 @@ impl Follower {
             if !Arc::ptr_eq(&self.setup, &self.board.setup()) {
                 return None;
             }
-            self.ended = self.board.is_stopping();
-            let main = sheet::main(&self.board, &self.setup, &self.base);
-            if self.told.as_ref().is_none_or(|(told, _)| *told != main) {
+            let drawing = self.board.live().draw(&self.board, &self.setup, &self.base);
+            self.ended = drawing.is_last;
+            let before = self.told.replace(Arc::clone(&drawing));
+            if before.is_none_or(|before| before.main != drawing.main) {
                 let event = Event::default().id(sheet::millis(SystemTime::now()).to_string()).retry(AGAIN);
-                self.told = Some((main.clone(), Instant::now()));
-                return Some(event.data(main));
+                return Some(event.data(&drawing.main));
             }
         }
         None
     }
 
-    /// Until there is news, and not too soon after the last event.
+    /// Until there is news of what was looked at last, and it may be drawn anew.
     async fn wait(&mut self) {
-        let Some((_, at)) = self.told else { return };
+        let Some(told) = &self.told else { return };
         // News, or time to look at the workers once more. The board, which tells the news, is held here.
-        let _ = time::timeout(crews::REST, self.news.changed()).await;
-        time::sleep_until(at + PACE).await;
-        // What came meanwhile is seen with it.
-        self.news.mark_unchanged();
+        let _ = time::timeout(crews::REST, self.news.wait_for(|news| *news != told.news)).await;
+        time::sleep_until(told.at + PACE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::config::Configuration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_the_same_for_all_is_drawn_once_until_there_is_news_and_then_not_at_once() {
+        let board = Board::new(Configuration::default()).unwrap();
+        let setup = board.setup();
+        let draw = |base: &str| board.live().draw(&board, &setup, base);
+        let first = draw("./");
+        assert!((0..32).all(|_| Arc::ptr_eq(&draw("./"), &first)));
+        assert!(!Arc::ptr_eq(&draw("./below/"), &first) && Arc::ptr_eq(&draw("./"), &first));
+        std::thread::sleep(PACE);
+        assert!(Arc::ptr_eq(&draw("./"), &first), "there is no news");
+        board.replace(Configuration::default());
+        let second = draw("./");
+        assert!(!Arc::ptr_eq(&second, &first));
+        board.replace(Configuration::default());
+        assert!(Arc::ptr_eq(&draw("./"), &second), "that was a moment ago");
+        // The end is told at once.
+        board.stop();
+        assert!(draw("./").is_last && !second.is_last);
     }
 }

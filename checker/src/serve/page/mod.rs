@@ -9,19 +9,18 @@ mod live;
 mod sheet;
 mod strip;
 
-use axum::extract::OriginalUri;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
-pub use self::live::Live;
+pub use self::live::{Live, SIGN};
 pub use self::sheet::subset;
 
-use super::board::Setup;
+use super::address;
 use super::endpoints::{Answer, Asked, answer};
 use super::formats::{Failing, Form};
 
 /// What the pages may load and do: what stands in them, told by its hash, and a stream from where they came.
-pub const POLICY: &str = "default-src 'none'; style-src 'sha256-ufatw66tfN+LAfhEtQ8+4SXbe+ZW8xHcKk8ZNSzM5gE='; script-src 'sha256-3YPaqKZq43rqYqNs/DFz9yxdHmJGfM6EBg9DL3KdQrk='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'sha256-ufatw66tfN+LAfhEtQ8+4SXbe+ZW8xHcKk8ZNSzM5gE='; script-src 'sha256-8uI1uNt0mQjLg6LcEEJvwc/IVboAFMiDrjXd3tZwB7w='; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const STYLE: &str = include_str!("page.css");
 
@@ -41,11 +40,6 @@ const fn form(name: &'static str, media: &'static str, content_type: &'static st
     Form { name, media, content_type, failing: Failing::Passes, print: |()| String::new() }
 }
 
-/// Whether this configuration has the page.
-pub fn is_there(setup: &Setup) -> bool {
-    setup.server.has_page()
-}
-
 /// The page, or a stream of it.
 pub async fn page(asked: Asked) -> Answer {
     let form = match asked.form(FORMS) {
@@ -62,8 +56,7 @@ pub async fn page(asked: Asked) -> Answer {
 
 /// What the links of the page begin with: they are relative, so that they hold behind a proxy and under a secret path too.
 fn base(head: &Parts) -> String {
-    let original = head.extensions.get::<OriginalUri>().map_or(&head.uri, |original| &original.0);
-    match original.path().rsplit_once('/') {
+    match address::path(head).rsplit_once('/') {
         Some((_, last)) if !last.is_empty() => format!("./{last}/"),
         _ => "./".to_owned(),
     }

@@ -6,6 +6,8 @@
   const connection = document.getElementById('connection');
   const icon = document.querySelector('link[rel=icon]');
   let ahead = Date.now() - Number(document.body.dataset.now);
+  // A stream that says nothing for so long is dead, though nobody may ever say so: the other end is gone, or this one slept.
+  const patience = 2.5 * Number(document.body.dataset.sign);
 
   const span = (seconds) => {
     const [size, word] = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']].find(([least]) => seconds >= least) ?? [1, 's'];
@@ -60,6 +62,8 @@
     if (connection.textContent !== text) connection.textContent = text;
   };
 
+  const lost = () => say('Connection lost: this may be out of date');
+
   // Where no stream can be had, because there are too many or something on the way holds them back.
   const poll = async () => {
     try {
@@ -68,7 +72,7 @@
       show(await answer.text());
       say('Loaded anew every 10 seconds');
     } catch {
-      say('Connection lost: this may be out of date');
+      lost();
     }
     setTimeout(follow, 10000);
   };
@@ -76,14 +80,28 @@
   const follow = () => {
     // The same address answers with a stream where one is asked for.
     const stream = new EventSource(location.href);
+    let heard = Date.now();
+    const listening = setInterval(() => {
+      if (Date.now() - heard < patience) return;
+      stop();
+      lost();
+      follow();
+    }, 1000);
+    const stop = () => {
+      clearInterval(listening);
+      stream.close();
+    };
+    stream.addEventListener('alive', () => { heard = Date.now(); });
     stream.onmessage = (event) => {
+      heard = Date.now();
       ahead = Date.now() - Number(event.lastEventId);
       show(event.data);
       say('Live');
     };
     stream.onerror = () => {
-      if (stream.readyState === EventSource.CLOSED) poll();
-      else say('Connection lost: this may be out of date');
+      if (stream.readyState !== EventSource.CLOSED) return lost();
+      stop();
+      poll();
     };
   };
 

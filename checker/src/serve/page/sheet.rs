@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use heartbeat::duration::Human;
+use heartbeat::verdict::Verdict;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use shared::Status;
 use shared::check::{Worker, Workers};
+use shared::config::Detail;
 
 use super::crews::Crew;
-use super::{SCRIPT, STYLE, strip};
+use super::{SCRIPT, SIGN, STYLE, strip};
 use crate::format::plain::Plain;
 use crate::format::time::rfc3339;
 use crate::serve::board::{Board, READINESS, STARTUP, Setup};
@@ -26,6 +28,9 @@ const CHANGES: usize = 12;
 /// How many rows of workers are shown, where one stands in each of its queues.
 const ROWS: usize = 500;
 
+/// How many places of workers in queues are counted.
+const PLACES: usize = 5_000;
+
 /// Seconds after which the page loads itself anew where no script does better.
 const RELOAD: u32 = 10;
 
@@ -36,7 +41,7 @@ const NOTE: &str = "This page asks no check: it shows what was answered to those
 pub fn page(board: &Board, setup: &Arc<Setup>, base: &str) -> String {
     let sheet = Sheet::of(board, setup, base);
     let connection = html! { p #connection .quiet role="status" { "As of " (utc(SystemTime::now())) } };
-    sheet.document(name(setup), &connection, RELOAD)
+    sheet.document(setup.title(), &connection, RELOAD)
 }
 
 /// What changes of it: the element `<main>`.
@@ -57,7 +62,7 @@ pub fn subset(view: &View) -> String {
         note: "Loading this page asks the checks again.",
     };
     let asked = html! { p .quiet { "Asked " (utc(view.at)) } };
-    sheet.document(name(&view.setup), &asked, 0)
+    sheet.document(view.setup.title(), &asked, 0)
 }
 
 /// A document's `<main>`, before it is written.
@@ -78,7 +83,9 @@ impl Sheet {
             (subsets(board, setup, base))
             @if !checks.is_empty() {
                 (self::checks(&checks, setup.server.durations))
-                @for (check, crew) in board.live().crews.look(setup) { (crew_of(&check, &crew)) }
+                @for (check, crew) in board.live().crews.look(setup) {
+                    (crew_of(&check, &crew, setup.server.detail == Detail::Full))
+                }
                 (changes(&checks))
             }
         };
@@ -112,7 +119,7 @@ impl Sheet {
                         noscript { meta http-equiv="refresh" content=(reload); }
                     }
                 }
-                body data-now=(millis(SystemTime::now())) {
+                body data-now=(millis(SystemTime::now())) data-sign=(SIGN.as_millis()) {
                     header {
                         h1 { (name) }
                         (connection)
@@ -125,12 +132,6 @@ impl Sheet {
         };
         document.into_string()
     }
-}
-
-/// What the page is headed with.
-fn name(setup: &Setup) -> &str {
-    let name = setup.service.name.as_deref().filter(|name| setup.server.expose_version && !name.is_empty());
-    name.unwrap_or("Checks")
 }
 
 /// The worst there is, as a sentence.
@@ -289,8 +290,8 @@ fn changes(checks: &[Seen]) -> Markup {
     }
 }
 
-/// The workers that a check is about, by queue.
-fn crew_of(check: &str, crew: &Crew) -> Markup {
+/// The workers that a check is about, by queue; with their names, or only how many there are of each verdict.
+fn crew_of(check: &str, crew: &Crew, names: bool) -> Markup {
     let id = format!("workers-{check}");
     html! {
         h2 #(id) {
@@ -299,25 +300,40 @@ fn crew_of(check: &str, crew: &Crew) -> Markup {
         }
         div .sheet {
             @match &crew.told {
-                Ok(workers) => (roster(workers, crew.at, &id)),
-                Err(reason) => p .note.unknown { span .word { "unknown" } " " span .quiet { (Plain(reason)) } },
+                Err(reason) => (not_known(&html! { (Plain(reason)) })),
+                Ok(_) if !crew.is_current() => (not_known(&html! { "they were last read " (moment(crew.at.wall)) })),
+                Ok(workers) => {
+                    (roster(workers, crew.at.wall, &id, names))
+                    p .note.quiet { "Read " (moment(crew.at.wall)) }
+                }
             }
         }
     }
 }
 
-fn roster(workers: &Workers, at: SystemTime, id: &str) -> Markup {
-    let (queues, more) = by_queue(&workers.workers);
+fn not_known(why: &Markup) -> Markup {
+    html! { p .note.unknown { span .word { "unknown" } " " span .quiet { (why) } } }
+}
+
+fn roster(workers: &Workers, at: SystemTime, id: &str, names: bool) -> Markup {
+    let (queues, more) = by_queue(&workers.workers, if names { ROWS } else { PLACES });
+    let more = more || queues.len() > ROWS;
+    let queues = queues.into_iter().take(ROWS);
     html! {
         @if workers.workers.is_empty() { p .note.quiet { "Nobody beats, and nobody has of late." } }
         @else {
             table aria-labelledby=(id) {
-                thead { tr { @for name in ["Worker", "Verdict", "Next deadline"] { th scope="col" { (name) } } } }
-                @for (queue, crew) in &queues {
-                    tbody {
-                        tr .rowgroup { th scope="rowgroup" colspan="3" { b { (queue) } " " span .quiet { (crew.len()) } } }
-                        @for worker in crew { (worker_row(worker, at)) }
+                thead {
+                    tr {
+                        @for name in [if names { "Worker" } else { "Queue" }, "Verdict", "Next deadline"] {
+                            th scope="col" { (name) }
+                        }
                     }
+                }
+                @if names {
+                    @for (queue, crew) in queues { (group(&queue, &crew, at)) }
+                } @else {
+                    tbody { @for (queue, crew) in queues { (counts(&queue, &crew, at)) } }
                 }
             }
         }
@@ -325,8 +341,34 @@ fn roster(workers: &Workers, at: SystemTime, id: &str) -> Markup {
     }
 }
 
-/// Each queue with its workers; of all of them no more than [`ROWS`], and whether there are more.
-fn by_queue(workers: &[Worker]) -> (BTreeMap<String, Vec<&Worker>>, bool) {
+fn group(queue: &str, crew: &[&Worker], at: SystemTime) -> Markup {
+    html! {
+        tbody {
+            tr .rowgroup { th scope="rowgroup" colspan="3" { b { (queue) } " " span .quiet { (crew.len()) } } }
+            @for worker in crew { (worker_row(worker, at)) }
+        }
+    }
+}
+
+/// A queue with how many of its workers are of each verdict, and the nearest deadline of all their tasks.
+fn counts(queue: &str, crew: &[&Worker], at: SystemTime) -> Markup {
+    let of = |verdict: Verdict| crew.iter().filter(|worker| worker.verdict == verdict).count();
+    let left = crew.iter().filter_map(|worker| worker.nearest.as_ref()?.1).min();
+    html! {
+        tr {
+            th scope="row" { b { (queue) } " " span .quiet { (crew.len()) } }
+            td {
+                @for (verdict, count) in Verdict::ALL.map(|verdict| (verdict, of(verdict))) {
+                    @if count > 0 { div class=(status(verdict).word()) { span .word { (count) " " (verdict) } } }
+                }
+            }
+            td { @if let Some(left) = left { span .quiet { (moment(after(at, left))) } } }
+        }
+    }
+}
+
+/// Each queue with its workers; of all of them no more than `most`, and whether there are more.
+fn by_queue(workers: &[Worker], most: usize) -> (BTreeMap<String, Vec<&Worker>>, bool) {
     let mut queues: BTreeMap<String, Vec<&Worker>> = BTreeMap::new();
     let none = ["no queue".to_owned()];
     let places = workers.iter().flat_map(|worker| {
@@ -334,7 +376,7 @@ fn by_queue(workers: &[Worker]) -> (BTreeMap<String, Vec<&Worker>>, bool) {
         names.iter().map(move |name| (Plain(name).to_string(), worker))
     });
     for (count, (name, worker)) in places.enumerate() {
-        if count == ROWS {
+        if count == most {
             return (queues, true);
         }
         queues.entry(name).or_default().push(worker);
@@ -342,14 +384,17 @@ fn by_queue(workers: &[Worker]) -> (BTreeMap<String, Vec<&Worker>>, bool) {
     (queues, false)
 }
 
-fn worker_row(worker: &Worker, at: SystemTime) -> Markup {
-    let verdict = worker.verdict;
-    let status = match (verdict.live(), verdict.ready()) {
+fn status(verdict: Verdict) -> Status {
+    match (verdict.live(), verdict.ready()) {
         (Some(false), _) => Status::Fail,
         (None, _) => Status::Unknown,
         (_, Some(true)) => Status::Pass,
         _ => Status::Warn,
-    };
+    }
+}
+
+fn worker_row(worker: &Worker, at: SystemTime) -> Markup {
+    let (verdict, status) = (worker.verdict, status(worker.verdict));
     html! {
         tr class=(status.word()) {
             th scope="row" {
@@ -417,4 +462,79 @@ fn icon(status: Status) -> String {
     format!(
         "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' cy='8' r='7' fill='%23{colour}'/%3E%3C/svg%3E"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::serve::standing::Moment;
+
+    fn worker(name: &str, verdict: Verdict, left: Option<i64>) -> Worker {
+        Worker {
+            name: format!("host-{name}:1"),
+            queues: vec!["mail".to_owned()],
+            verdict,
+            reason: format!("host-{name}:1 hangs in its task"),
+            nearest: Some(("invoice-4711".to_owned(), left)),
+        }
+    }
+
+    fn crew(read: Duration) -> Crew {
+        let workers = vec![
+            worker("a", Verdict::Wedged, None),
+            worker("b", Verdict::Alive, Some(90_000)),
+            worker("c", Verdict::Alive, Some(30_000)),
+        ];
+        let told = Ok(Workers { cluster: "orders".to_owned(), workers, more: false });
+        let wall = UNIX_EPOCH + Duration::from_secs(1_000_000);
+        Crew { told, at: Moment { mono: Instant::now().checked_sub(read).unwrap(), wall } }
+    }
+
+    #[test]
+    fn without_names_a_queue_has_so_many_workers_of_each_verdict_and_its_nearest_deadline() {
+        let shown = crew_of("fleet", &crew(Duration::ZERO), false).into_string();
+        for hidden in ["host-", "invoice", "hangs"] {
+            assert!(!shown.contains(hidden), "{hidden}: {shown}");
+        }
+        for told in [
+            ">mail<",
+            ">1 wedged<",
+            ">2 alive<",
+            "1970-01-12T13:47:10Z",
+            "Read <time datetime=\"1970-01-12T13:46:40Z\"",
+        ] {
+            assert!(shown.contains(told), "{told}: {shown}");
+        }
+        let shown = crew_of("fleet", &crew(Duration::ZERO), true).into_string();
+        for told in ["host-a:1", "invoice-4711", "hangs"] {
+            assert!(shown.contains(told), "{told}: {shown}");
+        }
+    }
+
+    #[test]
+    fn workers_that_were_read_long_ago_are_not_shown_as_if_it_were_now() {
+        for names in [true, false] {
+            let shown = crew_of("fleet", &crew(Duration::from_secs(61)), names).into_string();
+            assert!(shown.contains("unknown") && shown.contains("they were last read <time"), "{shown}");
+            assert!(!shown.contains("alive") && !shown.contains("host-"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_crowd_of_queues_is_bounded() {
+        let queues = (0..2_000).map(|number| format!("queue-{number}")).collect::<Vec<_>>();
+        let many = |name| Worker { queues: queues.clone(), ..worker(name, Verdict::Alive, None) };
+        let told = Ok(Workers {
+            cluster: "orders".to_owned(),
+            workers: vec![many("a"), many("b"), many("c")],
+            more: false,
+        });
+        for names in [true, false] {
+            let crew = Crew { told: told.clone(), ..crew(Duration::ZERO) };
+            let shown = crew_of("fleet", &crew, names).into_string();
+            assert!(shown.contains("There are more") && shown.matches("<tr").count() <= 2 * ROWS + 1);
+        }
+    }
 }

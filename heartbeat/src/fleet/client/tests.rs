@@ -1,5 +1,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -90,11 +91,90 @@ fn a_wait_ends_at_once_when_it_is_given_up() {
     let waiting = thread::spawn(move || ask(&mut client, 30_000).expect_err("an answer"));
     let stream = listener.accept().expect("the client");
     let begun = Instant::now();
-    given_up.store(true, std::sync::atomic::Ordering::Relaxed);
+    given_up.store(true, Ordering::Relaxed);
     let error = waiting.join().expect("no panic");
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     drop(stream);
+}
+
+/// A client of a server that answers each question so late, by the numbers of the connection and of the question on it, from 0;
+/// or never. Beside it the number of connections.
+fn client_of_late(
+    answers: impl Fn(usize, usize) -> Option<Duration> + Clone + Send + 'static,
+) -> (Client, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    let connections = Arc::<AtomicUsize>::default();
+    let taken = Arc::clone(&connections);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let connection = taken.fetch_add(1, Ordering::SeqCst);
+            let answers = answers.clone();
+            thread::spawn(move || {
+                for question in 0.. {
+                    if !matches!(stream.read(&mut [0; 4096]), Ok(1..)) {
+                        return;
+                    }
+                    if let Some(late) = answers(connection, question) {
+                        thread::sleep(late);
+                        // Whoever asked may have gone.
+                        let _ = stream.write_all(b"+PONG\r\n");
+                    }
+                }
+            });
+        }
+    });
+    (Client::new(url.parse().expect("a URL"), Arc::default()), connections)
+}
+
+/// Asked once, and then not for so long that it may have been forgotten.
+fn asked_and_idle(client: &mut Client) {
+    ask(client, 5_000).expect("an answer").expect("a pong");
+    thread::sleep(Duration::from_millis(600));
+}
+
+#[test]
+fn a_kept_connection_that_was_forgotten_on_the_way_is_replaced_within_the_same_question() {
+    let at_once = Some(Duration::ZERO);
+    let (mut client, connections) =
+        client_of_late(move |connection, question| match (connection, question) {
+            (0, 1..) => None,
+            _ => at_once,
+        });
+    asked_and_idle(&mut client);
+    ask(&mut client, 3_000).expect("an answer").expect("a pong");
+    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    asked_and_idle(&mut client);
+    client.prove(Instant::now() + Duration::from_secs(3)).expect("a pong");
+    assert_eq!(connections.load(Ordering::SeqCst), 2, "the new one is kept");
+}
+
+#[test]
+fn a_server_that_is_slow_has_all_the_time_that_there_is() {
+    // Whoever connects anew waits in vain.
+    let (mut client, connections) = client_of_late(|connection, question| match (connection, question) {
+        (0, 0) => Some(Duration::ZERO),
+        (0, _) => Some(Duration::from_millis(1_500)),
+        _ => None,
+    });
+    asked_and_idle(&mut client);
+    ask(&mut client, 3_000).expect("an answer").expect("a pong");
+    assert_eq!(connections.load(Ordering::SeqCst), 2, "it was looked for another one");
+    ask(&mut client, 3_000).expect("an answer").expect("a pong");
+    assert_eq!(connections.load(Ordering::SeqCst), 2, "it has just answered");
+}
+
+#[test]
+fn who_tells_does_not_connect_beside_a_server_that_is_slow() {
+    let (mut client, connections) = client_of_late(|_, question| match question {
+        0 => Some(Duration::ZERO),
+        _ => Some(Duration::from_secs(1)),
+    });
+    asked_and_idle(&mut client);
+    let until = Instant::now() + Duration::from_millis(2_500);
+    client.tell(&[Ask::Command(cmd("PING"))], until).expect("an answer");
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -26,7 +26,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 /// Where results are kept.
 #[derive(Debug)]
 pub enum Backend {
-    Redis(Lone<Connection>),
+    /// With what the keys begin with.
+    Redis(Lone<Connection>, String),
     #[cfg(feature = "database")]
     Database(Box<Table>),
     /// Nowhere: each is sent to who has sent the task.
@@ -34,27 +35,55 @@ pub enum Backend {
 }
 
 impl Backend {
-    pub fn parse(text: &str) -> Result<Self, Mistake> {
-        let refused = |why: String| Mistake::of("result_backend", why);
+    /// By its URL, and what stands beside it in Celery's settings: the prefix of its keys, the name of its table.
+    pub fn parse(text: &str, key_prefix: Option<&str>, table: Option<&str>) -> Result<Self, Vec<Mistake>> {
+        let refused = |why: String| vec![Mistake::of("result_backend", why)];
+        let mut backend = Self::read(text).map_err(refused)?;
+        let mut mistakes = Vec::new();
+        match (&mut backend, key_prefix) {
+            (_, None) => {}
+            (Self::Redis(_, keys), Some(prefix)) => *keys = prefixed(prefix),
+            (_, Some(_)) => {
+                mistakes.push(Mistake::of("result_key_prefix", "keys are for results in a Redis"));
+            }
+        }
+        match (&mut backend, table) {
+            (_, None) => {}
+            #[cfg(feature = "database")]
+            (Self::Database(results), Some(name)) => {
+                let called = results.called(name);
+                mistakes.extend(called.err().map(|why| Mistake::of("result_table", why)));
+            }
+            (_, Some(_)) => {
+                mistakes.push(Mistake::of("result_table", "a table is for results in a database"));
+            }
+        }
+        if mistakes.is_empty() { Ok(backend) } else { Err(mistakes) }
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
         #[cfg(feature = "database")]
         if let Some(url) = text.strip_prefix("db+") {
-            let table = Table::parse(url);
-            return table
-                .map(|table| Self::Database(Box::new(table)))
-                .map_err(|why| refused(format!("the URL cannot be used: {why}")));
+            let table = Table::parse(url).map_err(|why| format!("the URL cannot be used: {why}"))?;
+            return Ok(Self::Database(Box::new(table)));
         }
-        if matches!(text, "rpc" | "rpc://") {
-            return Ok(Self::Reply);
+        match text {
+            "rpc" | "rpc://" => return Ok(Self::Reply),
+            "django-db" => {
+                return Err(
+                    "give the URL of Django's database (db+postgresql://, …), and `result_table = \"django_celery_results_taskresult\"`"
+                        .to_owned(),
+                );
+            }
+            _ => {}
         }
         match text.parse::<Broker>() {
-            Ok(Broker::Redis(url)) => Ok(Self::Redis(Lone::new(Connection::new(url)))),
-            Ok(Broker::Amqp(_)) => {
-                Err(refused("results over AMQP are kept nowhere: leave it out".to_owned()))
+            Ok(Broker::Redis(url)) => Ok(Self::Redis(Lone::new(Connection::new(url)), KEY.to_owned())),
+            Ok(Broker::Amqp(_)) => Err("results over AMQP are kept nowhere: leave it out".to_owned()),
+            Err(Invalid::Scheme) => {
+                Err("it is neither a Redis nor a database (db+postgresql://, db+mysql://)".to_owned())
             }
-            Err(Invalid::Scheme) => Err(refused(
-                "it is neither a Redis nor a database (db+postgresql://, db+mysql://)".to_owned(),
-            )),
-            Err(invalid) => Err(refused(format!("the URL cannot be used: {invalid}"))),
+            Err(invalid) => Err(format!("the URL cannot be used: {invalid}")),
         }
     }
 
@@ -73,10 +102,10 @@ impl Backend {
     /// Whether it answers.
     pub async fn ask(&self, deadline: Instant) -> Result<(), Failure> {
         match self {
-            Self::Redis(connection) => {
+            Self::Redis(connection, keys) => {
                 let until = before(deadline);
                 let mut get = cmd("GET");
-                get.arg(format!("{KEY}checker"));
+                get.arg(format!("{keys}checker"));
                 told(connection.with(deadline, move |redis| one(redis, get, until)).await).map(drop)
             }
             #[cfg(feature = "database")]
@@ -93,8 +122,8 @@ impl Backend {
         deadline: Instant,
     ) -> Result<Option<End>, Failure> {
         match self {
-            Self::Redis(connection) => {
-                let (key, until) = (format!("{KEY}{}", sent.id), before(deadline));
+            Self::Redis(connection, keys) => {
+                let (key, until) = (format!("{keys}{}", sent.id), before(deadline));
                 let end = connection.with(deadline, move |redis| wait(redis, &key, last_look, until)).await;
                 told(end)?
                     .map_err(|task::Unread| Failure::failed("the result backend: the result is none in JSON"))
@@ -103,6 +132,14 @@ impl Backend {
             Self::Database(table) => table.end(&sent.id, last_look, deadline).await,
             Self::Reply => Ok(None),
         }
+    }
+}
+
+/// What Celery puts before the key, which it parts from that by itself.
+fn prefixed(prefix: &str) -> String {
+    match prefix.chars().next_back() {
+        None | Some(':' | '_' | '-' | '.') => format!("{prefix}{KEY}"),
+        Some(_) => format!("{prefix}_{KEY}"),
     }
 }
 
@@ -145,5 +182,24 @@ fn wait(
         }
         std::thread::sleep(pause.min(last_look.saturating_duration_since(now)));
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_parted_from_the_key_as_celery_parts_it() {
+        for (prefix, key) in [
+            ("", "celery-task-meta-"),
+            ("shop", "shop_celery-task-meta-"),
+            ("shop:", "shop:celery-task-meta-"),
+            ("shop_", "shop_celery-task-meta-"),
+            ("shop-", "shop-celery-task-meta-"),
+            ("größe.", "größe.celery-task-meta-"),
+        ] {
+            assert_eq!(prefixed(prefix), key);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Results in a database: the table `celery_taskmeta`.
+//! Results in a database: a table with the columns `task_id` and `status`, as Celery and django-celery-results have it.
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,21 @@ use tokio::time::{sleep, timeout_at};
 use super::before;
 use crate::celery::task::{self, End};
 use crate::check::{Failure, chain};
-use crate::database::{Access, Connection, Database, Place, Question, What};
+use crate::database::{Access, Connection, Database, Engine, Place, Question, What};
+use crate::django;
 
 /// How soon it is looked for a result again.
 const PAUSE: Duration = Duration::from_millis(25);
 
+/// Celery's own.
+const NAME: &str = "celery_taskmeta";
+
 #[derive(Debug)]
-pub struct Table(Database);
+pub struct Table {
+    database: Database,
+    /// As it stands in a statement.
+    name: String,
+}
 
 /// A URL as `SQLAlchemy` writes it: a file without a fourth `/` is one of the folder where it runs.
 fn url(url: &str) -> String {
@@ -26,12 +34,22 @@ fn url(url: &str) -> String {
 impl Table {
     pub fn parse(text: &str) -> Result<Self, String> {
         // A result that has been read is deleted.
-        Place::parse(&url(text), Access::Write).map(|place| Self(Database::new(place)))
+        let database = Database::new(Place::parse(&url(text), Access::Write)?);
+        Ok(Self { database, name: NAME.to_owned() })
     }
 
-    #[cfg(test)]
+    /// Gives it another name: `TABLE` or `SCHEMA.TABLE`.
+    pub fn called(&mut self, name: &str) -> Result<(), &'static str> {
+        let parts: Option<Vec<_>> = name.split('.').map(django::Table::parse).collect();
+        let parts = parts.filter(|parts| parts.len() <= 2).ok_or("no table is called so")?;
+        let quote = if self.place().engine() == Engine::Mysql { '`' } else { '"' };
+        let parts: Vec<_> = parts.iter().map(|part| format!("{quote}{part}{quote}")).collect();
+        self.name = parts.join(".");
+        Ok(())
+    }
+
     pub fn place(&self) -> &Place {
-        self.0.place()
+        self.database.place()
     }
 
     pub async fn ask(&self, deadline: Instant) -> Result<(), Failure> {
@@ -41,10 +59,10 @@ impl Table {
     pub async fn end(&self, id: &str, last_look: Instant, deadline: Instant) -> Result<Option<End>, Failure> {
         loop {
             // The id was made here, and is a number.
-            let look = format!("SELECT status FROM celery_taskmeta WHERE task_id = '{id}'");
+            let look = format!("SELECT status FROM {} WHERE task_id = '{id}'", self.name);
             let end = self.first(look, deadline).await?.as_deref().and_then(task::end_of);
             if end.is_some() {
-                self.first(format!("DELETE FROM celery_taskmeta WHERE task_id = '{id}'"), deadline).await?;
+                self.first(format!("DELETE FROM {} WHERE task_id = '{id}'", self.name), deadline).await?;
                 return Ok(end);
             }
             let now = Instant::now();
@@ -57,11 +75,11 @@ impl Table {
 
     async fn first(&self, statement: String, deadline: Instant) -> Result<Option<String>, Failure> {
         let until = before(deadline);
-        let told = timeout_at(until.into(), self.0.ask(&Statement(statement), until)).await;
+        let told = timeout_at(until.into(), self.database.ask(&Statement(statement), until)).await;
         told.map_err(|_| Failure::failed("the result backend: the database did not answer in time"))?.map_err(
             |failure| {
                 let reason = format!("the result backend: {}", failure.reason());
-                Failure::failed(reason).because(format!("{}: {}", self.0.place(), chain(&failure)))
+                Failure::failed(reason).because(format!("{}: {}", self.place(), chain(&failure)))
             },
         )
     }
@@ -80,6 +98,33 @@ impl Question for Statement {
             // Celery makes the table when it has the first result to keep.
             Err(trouble) if trouble.what == What::NoTable => Ok(None),
             Err(trouble) => Err(trouble.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_another_name_stands_in_quotes_that_it_cannot_end() {
+        for (url, name, written) in [
+            (
+                "postgresql://h/shop",
+                "django_celery_results_taskresult",
+                "\"django_celery_results_taskresult\"",
+            ),
+            ("postgresql://h/shop", "Jobs.Task results", "\"Jobs\".\"Task results\""),
+            ("mysql://h/shop", "shop.results", "`shop`.`results`"),
+            ("sqlite:///results.db", "results", "\"results\""),
+        ] {
+            let mut table = Table::parse(url).unwrap();
+            assert_eq!(table.name, "celery_taskmeta");
+            table.called(name).unwrap();
+            assert_eq!(table.name, written);
+        }
+        for name in ["", ".", "a.", "a.b.c", "a\"b", "a`b", "a'b", "a;b"] {
+            assert!(Table::parse("postgresql://h/shop").unwrap().called(name).is_err(), "{name}");
         }
     }
 }
