@@ -391,7 +391,7 @@ fn whatever_is_answered_is_in_the_description() {
 
 #[test]
 fn a_scrape_is_told_what_stands_and_asks_no_check() {
-    let server = Server::start(&mixed(""));
+    let server = Server::start(&mixed("detail = 'safe'"));
     let scrape = || {
         server.ask(
             "GET",
@@ -415,6 +415,8 @@ fn a_scrape_is_told_what_stands_and_asks_no_check() {
         "checker_check_status{check=\"fails\",status=\"ok\"} 0",
         "checker_subset_up{subset=\"readiness\"} 1",
         "checker_subset_up{subset=\"all\"} 0",
+        "checker_checks{status=\"ok\"} 1",
+        "checker_checks{status=\"fail\"} 1",
         "# EOF",
     ] {
         assert!(has(&asked, line), "{line}\n{}", asked.body);
@@ -422,7 +424,7 @@ fn a_scrape_is_told_what_stands_and_asks_no_check() {
     assert!(
         asked.body.contains("checker_check_age_seconds{check=\"good\"} ") && !asked.body.contains("duration")
     );
-    let timed = Server::start(&mixed("durations = true"));
+    let timed = Server::start(&mixed("detail = 'safe'\ndurations = true"));
     let told = timed.get("/readyz?format=openmetrics");
     assert!(
         told.status == 200
@@ -431,6 +433,30 @@ fn a_scrape_is_told_what_stands_and_asks_no_check() {
     assert!(timed.get("/metrics").body.contains("checker_check_duration_seconds{check=\"good\"} "));
     let plain = timed.ask("GET", "/metrics", "Accept: text/plain;version=0.0.4\r\n");
     assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+}
+
+#[test]
+fn where_no_details_are_told_nothing_is_named_to_who_does_not_name_it() {
+    let server = Server::start(&mixed("durations = true\npage = true"));
+    server.get("/healthcheck/all");
+    for path in ["/metrics", "/openapi.json"] {
+        let told = server.get(path);
+        for name in ["\"good\"", "\"fails\"", "\"warns\"", "\"all\""] {
+            assert!(told.status == 200 && !told.body.contains(name), "{name} in {}", told.body);
+        }
+    }
+    let told = server.get("/metrics").body;
+    for line in [
+        "checker_subset_up{subset=\"readiness\"} 1",
+        "checker_subset_up{subset=\"startup\"} 0",
+        "checker_checks{status=\"ok\"} 1",
+        "checker_checks{status=\"warning\"} 1",
+        "checker_checks{status=\"fail\"} 1",
+        "checker_checks{status=\"unknown\"} 0",
+    ] {
+        assert!(told.lines().any(|shown| shown == line), "{line}\n{told}");
+    }
+    assert_eq!(told.lines().filter(|line| !line.starts_with('#')).count(), 6, "{told}");
 }
 
 #[test]

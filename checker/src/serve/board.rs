@@ -29,6 +29,10 @@ pub const STARTUP: &str = "startup";
 /// More threads than that are no help: checks wait, they do not compute. One that wrongly blocks its thread leaves the others.
 const THREADS: usize = 4;
 
+/// For how long beyond `cache` an answer is shown to who only looks: beyond what monitors wait between two questions. Who asks is
+/// never told an old one.
+pub const LATELY: Duration = Duration::from_mins(10);
+
 /// How long before an answer must be given its checks end.
 const SLACK: Duration = Duration::from_millis(100);
 
@@ -92,9 +96,19 @@ impl Setup {
         Shown { reasons: self.server.detail != Detail::None, durations: self.server.durations }
     }
 
-    /// What stands of each check, without asking any.
+    /// Whether workers may be told by name.
+    pub fn names_workers(&self) -> bool {
+        self.server.detail == Detail::Full
+    }
+
+    /// What stands of each check, without asking any. What was not asked lately ([`LATELY`]) is unknown.
     pub fn look(&self) -> Vec<Seen> {
-        self.checks.iter().map(|check| self.seen(check, check.look())).collect()
+        self.look_at(Instant::now(), &self.checks)
+    }
+
+    fn look_at(&self, now: Instant, checks: &[Arc<Watched>]) -> Vec<Seen> {
+        let most = self.server.cache.0.saturating_add(LATELY);
+        checks.iter().map(|check| self.seen(check, check.look().looked_at(now, most))).collect()
     }
 
     fn seen(&self, check: &Watched, told: Told) -> Seen {
@@ -231,10 +245,10 @@ impl Board {
         Some(self.sum_up(View::new(setup, subset, words, seen)))
     }
 
-    /// What stands of a subset, without asking.
+    /// What stands of a subset, without asking. What was not asked lately ([`LATELY`]) is unknown.
     pub fn look(&self, setup: &Arc<Setup>, subset: &str, words: Words) -> Option<View> {
         let Some(checks) = setup.subset(subset) else { return Self::without_checks(setup, subset) };
-        let seen = checks.iter().map(|check| setup.seen(check, check.look())).collect();
+        let seen = setup.look_at(Instant::now(), checks);
         Some(self.sum_up(View::new(setup, subset, words, seen)))
     }
 

@@ -66,8 +66,10 @@ fn parameters(endpoint: &Endpoint, setup: &Setup) -> Value {
         if !names.contains(&LIVENESS) {
             names.push(LIVENESS);
         }
-        parameters
-            .push(json!({ "name": "subset", "in": "path", "required": true, "schema": { "enum": names } }));
+        // Names are details.
+        let schema =
+            if setup.shown().reasons { json!({ "enum": names }) } else { json!({ "type": "string" }) };
+        parameters.push(json!({ "name": "subset", "in": "path", "required": true, "schema": schema }));
     }
     parameters.into()
 }
