@@ -6,14 +6,17 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use servers::{Nginx, Postgres};
 use shared::checks::KINDS;
 use tempfile::TempDir;
+
+mod servers;
 
 struct Bench {
     folder: TempDir,
@@ -39,12 +42,17 @@ impl Bench {
     }
 
     fn run(&self, words: &str) -> Told {
+        self.run_with(words, &[])
+    }
+
+    fn run_with(&self, words: &str, environment: &[(&str, &Path)]) -> Told {
         let mut command = Command::new(env!("CARGO_BIN_EXE_checker"));
         command
             .arg("run")
             .args(words.split_whitespace())
             .current_dir(self.folder.path())
-            .env_remove("CHECKER_CONFIG");
+            .env_remove("CHECKER_CONFIG")
+            .envs(environment.iter().copied());
         let begun = Instant::now();
         let output = command.output().unwrap();
         Told {
@@ -56,7 +64,11 @@ impl Bench {
     }
 
     fn json(&self, words: &str) -> Value {
-        let told = self.run(&format!("{words} --format json"));
+        self.json_with(words, &[])
+    }
+
+    fn json_with(&self, words: &str, environment: &[(&str, &Path)]) -> Value {
+        let told = self.run_with(&format!("{words} --format json"), environment);
         serde_json::from_str(&told.stdout).unwrap_or_else(|error| panic!("{error}: {told:?}"))
     }
 }
@@ -264,4 +276,54 @@ fn a_secret_that_a_program_repeats_is_not_in_the_log() {
     let text = "[subsets]\nall = ['it']\n[checks.it]\ntype = 'command'\ncommand = ['sh', '-c', 'echo got $WORD; exit 1']\nenvironment = { WORD = 'S3cret' }\n";
     let told = Bench::new(text).run("all");
     assert_eq!(told.stderr, "checker: it: the program ended with status 1: it said: got …\n");
+}
+
+/// One kind for each client that reads the system's certificates by itself: HTTP's and whoever shares its TLS, Redis's, and
+/// the databases'.
+#[test]
+fn whom_the_systems_authorities_vouch_for_is_trusted_without_a_word_of_configuration() {
+    let nginx = Nginx::start();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (issued, other) = (made(), made());
+    let (cert, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+    fs::write(path("cert.pem"), &cert).unwrap();
+    fs::write(path("key.pem"), &key).unwrap();
+    fs::write(path("system.pem"), fs::read_to_string(&nginx.ca).unwrap() + &cert).unwrap();
+    fs::write(path("other.pem"), other.cert.pem()).unwrap();
+
+    let port = servers::free_port();
+    let (cert_file, key_file) = (path("cert.pem"), path("key.pem"));
+    let files =
+        ["--tls-cert-file", cert_file.to_str().unwrap(), "--tls-key-file", key_file.to_str().unwrap()];
+    let encrypts = ["--tls-auth-clients", "no", "--tls-port", &port.to_string()];
+    let _redis = servers::Server::start(&[files, encrypts].concat());
+    let postgres = Postgres::start(&[]);
+    postgres.write("server.crt", &cert);
+    postgres.write("server.key", &key);
+    postgres.sql("ALTER SYSTEM SET ssl = on");
+    postgres.sql("SELECT pg_reload_conf()");
+    servers::until("a PostgreSQL with TLS", || (postgres.sql("SHOW ssl") == "on").then_some(()));
+
+    let bench = Bench::new(&format!(
+        "[subsets]\nall = ['http', 'redis', 'database']\n\
+         [checks.http]\ntype = 'http'\nurl = '{}'\n\
+         [checks.redis]\ntype = 'redis'\nurl = 'rediss://localhost:{port}'\n\
+         [checks.database]\ntype = 'database'\n\
+         url = 'postgresql://probe:S3cret@localhost:{}/shop?sslmode=verify-full'\n",
+        nginx.tls_url("/ok"),
+        postgres.port
+    ));
+    let told = |system: &str| bench.json_with("all", &[("SSL_CERT_FILE", &path(system))])["checks"].clone();
+    let known = told("system.pem");
+    let unknown = told("other.pem");
+    for (kind, reason) in [
+        ("http", "no encrypted connection can be made"),
+        ("redis", "Redis cannot be reached"),
+        ("database", "no secure connection can be made"),
+    ] {
+        assert_eq!(known[kind]["status"], "ok", "{known}");
+        assert_eq!((&unknown[kind]["status"], &unknown[kind]["reason"]), (&"fail".into(), &reason.into()));
+    }
 }

@@ -5,6 +5,8 @@
 
 mod serving;
 
+use std::io::{Read as _, Write as _};
+
 use serde_json::{Value, json};
 use serving::{Server, shell};
 
@@ -310,6 +312,78 @@ fn the_description_tells_of_what_this_configuration_serves() {
 }
 
 #[test]
+fn whatever_is_answered_is_in_the_description() {
+    for (settings, place) in [
+        ("detail = 'safe'", ""),
+        ("detail = 'safe'\nfailure_status = 500\n[server.access]\npath_secret = 'S3cret'", "/S3cret"),
+    ] {
+        let server = Server::start(&mixed(settings));
+        let text = server.get(&format!("{place}/openapi.json")).body;
+        assert!(!text.contains("S3cret"), "{text}");
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["servers"], json!([{ "url": "." }]));
+        assert_eq!(server.get(&format!("{place}/openapi.json/")).json()["servers"], json!([{ "url": ".." }]));
+        let operation = |path: &str, method: &str| {
+            let path = &document["paths"][path];
+            assert!(path.is_object(), "{text}");
+            (path["parameters"][0]["schema"]["enum"].clone(), path[method]["responses"].clone())
+        };
+        let check = |path: &str, method: &str, told: &serving::Told| {
+            let (_, responses) = operation(path, method);
+            let response = &responses[told.status.to_string()];
+            assert!(response.is_object(), "{method} {path}: {told:?}");
+            let media = told.header("content-type").map(|media| media.split(';').next().unwrap());
+            assert!(
+                media.is_none_or(|media| method == "head" || response["content"][media].is_object()),
+                "{method} {path}: {media:?}"
+            );
+            assert!(told.header("retry-after").is_none() || response["headers"]["Retry-After"].is_object());
+        };
+        let long = "X: y\r\n".repeat(200);
+        for path in document["paths"].as_object().unwrap().keys() {
+            let (formats, _) = operation(path, "get");
+            let real = format!("{place}{}", path.replace("{subset}", "all"));
+            for method in ["get", "head"] {
+                for format in formats.as_array().unwrap() {
+                    let query = format!("{real}?format={}", format.as_str().unwrap().replace('+', "%2B"));
+                    let told = server.ask(&method.to_uppercase(), &query, "");
+                    assert_ne!(told.status, 406, "{query}");
+                    check(path, method, &told);
+                }
+                let asked =
+                    [("", "Accept: image/png\r\n"), ("?format=no", ""), ("?format=", ""), ("", &*long)];
+                for (query, lines) in asked {
+                    check(
+                        path,
+                        method,
+                        &server.ask(&method.to_uppercase(), &format!("{real}{query}"), lines),
+                    );
+                }
+            }
+        }
+        check("/healthcheck/{subset}", "get", &server.get(&format!("{place}/healthcheck/none")));
+        let mut streams = Vec::new();
+        let refused = loop {
+            let mut stream = server.connect();
+            write!(stream, "GET {place}/?format=events HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let mut answer = vec![0; 32 * 1_024];
+            let length = stream.read(&mut answer).unwrap();
+            let told = serving::parse(&answer[..length], std::time::Duration::ZERO);
+            check("/", "get", &told);
+            streams.push(stream);
+            if told.status != 200 {
+                break told;
+            }
+            assert!(streams.len() < 100);
+        };
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("10")));
+    }
+    let silent = Server::start(&mixed("expose_version = false"));
+    assert!(!silent.get("/openapi.json").body.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
 fn a_scrape_is_told_what_stands_and_asks_no_check() {
     let server = Server::start(&mixed(""));
     let scrape = || {
@@ -355,7 +429,6 @@ fn a_scrape_is_told_what_stands_and_asks_no_check() {
 
 #[test]
 fn the_router_is_mounted_in_an_application_of_ones_own() {
-    use std::io::{Read as _, Write as _};
     use std::net::SocketAddr;
 
     let folder = tempfile::tempdir().unwrap();

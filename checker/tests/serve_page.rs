@@ -211,6 +211,22 @@ fn there_are_so_many_streams_and_one_that_is_left_makes_place_for_another() {
 }
 
 #[test]
+fn who_asks_only_for_the_head_of_a_stream_takes_no_place() {
+    let server = Server::start(&configuration("detail = 'safe'"));
+    let heads: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(b"HEAD / HTTP/1.1\r\nHost: it\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+            let mut stream = Stream(BufReader::new(stream));
+            assert!(stream.head()[0].contains("200"));
+            stream
+        })
+        .collect();
+    assert!(Stream::of(&server).head()[0].contains("200"));
+    drop(heads);
+}
+
+#[test]
 fn a_stream_tells_of_the_end_and_ends_however_the_server_is_told_to_stop() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut server = Server::start(&configuration("detail = 'safe'\ndrain = '1s'\ntimeout = '30s'"));

@@ -351,27 +351,104 @@ fn a_unix_socket_counts_as_this_machine_is_taken_over_from_the_dead_and_removed_
 }
 
 #[test]
+fn at_the_end_a_successor_s_socket_stays_where_it_is() {
+    let mut server = Server::start_with("[server]\nlisten = 'unix:it.sock'\ndrain = '0ms'\n", &[], |_| {});
+    let path = server.path("it.sock");
+    fs::remove_file(&path).unwrap();
+    let _successor = UnixListener::bind(&path).unwrap();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    UnixStream::connect(&path).unwrap();
+}
+
+/// `checker serve` with descriptors of this process as those that a service manager hands over.
+fn handed(descriptors: &[i32], folder: &std::path::Path) -> Command {
+    let mut command = Command::new("sh");
+    // Only the process itself knows its number.
+    let script = format!("LISTEN_FDS={} LISTEN_PID=$$ exec \"$0\" serve", descriptors.len());
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_checker")]).current_dir(folder);
+    let descriptors = descriptors.to_vec();
+    // SAFETY: system calls, before the child has any other thread.
+    unsafe {
+        command.pre_exec(move || {
+            // One may be where another one goes.
+            let mut away = [-1; 4];
+            for (away, descriptor) in away.iter_mut().zip(&descriptors) {
+                *away = nix::libc::fcntl(*descriptor, nix::libc::F_DUPFD_CLOEXEC, 20);
+            }
+            for (number, descriptor) in (3..).zip(&away[..descriptors.len()]) {
+                if nix::libc::dup2(*descriptor, number) != number {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        })
+    };
+    command
+}
+
+#[test]
+fn several_sockets_are_handed_over_and_one_that_accepts_nothing_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("checker.toml"), "").unwrap();
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix = UnixListener::bind(folder.path().join("it.sock")).unwrap();
+    let mut child = handed(&[tcp.as_raw_fd(), unix.as_raw_fd()], folder.path()).spawn().unwrap();
+    assert_eq!(ask_at(&folder.path().join("it.sock"), "/healthz").status, 200);
+    let mut stream = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(folder.path().join("it.sock").exists(), "it belongs to the service manager");
+
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let log = folder.path().join("log");
+    let mut command = handed(&[udp.as_raw_fd()], folder.path());
+    let mut refused = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < SOON && refused.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    // It has ended by itself.
+    drop(refused.kill());
+    let (ended, log) = (refused.wait().unwrap(), fs::read_to_string(&log).unwrap());
+    assert!(ended.code() == Some(3) && log.contains("none that accepts connections"), "{ended} {log}");
+}
+
+#[test]
+fn where_no_file_can_be_opened_any_more_that_is_told_and_passes() {
+    let server = Server::start("");
+    let limit = |soft: &str| {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(["--pid", &server.child.id().to_string(), &format!("--nofile={soft}:")]);
+        assert!(prlimit.status().expect("prlimit (Debian: util-linux)").success());
+    };
+    assert_eq!(server.get("/healthz").status, 200);
+    limit("3");
+    let waiting = server.connect();
+    server.wait_for_log("no connection can be accepted");
+    limit("1024");
+    assert_eq!(server.get("/healthz").status, 200);
+    assert_eq!(server.log().matches("no connection can be accepted").count(), 1, "{}", server.log());
+    drop(waiting);
+}
+
+#[test]
 fn a_service_manager_hands_over_the_socket_and_is_told_of_each_turn() {
     let manager = tempfile::tempdir().unwrap();
     let path = manager.path().join("notify");
     let notified = UnixDatagram::bind(&path).unwrap();
     notified.set_read_timeout(Some(SOON)).unwrap();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let descriptor = socket.as_raw_fd();
     let port = socket.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("checker.toml"), "[server]\ndrain = '0ms'\n").unwrap();
-    let mut command = Command::new("sh");
-    // Only the process itself knows its number.
-    command.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" serve", env!("CARGO_BIN_EXE_checker")]);
-    command.current_dir(folder.path()).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
-    // SAFETY: one system call, before the child has any other thread.
-    unsafe {
-        command.pre_exec(move || {
-            let handed = nix::libc::dup2(descriptor, 3);
-            if handed == 3 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        })
-    };
+    let mut command = handed(&[socket.as_raw_fd()], folder.path());
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
     let mut child = command.spawn().unwrap();
     let told = || {
         let mut bytes = [0; 1_024];

@@ -14,9 +14,9 @@ pub mod check;
 pub mod checks;
 #[cfg(feature = "run")]
 pub mod config;
-#[cfg(feature = "database")]
+#[cfg(feature = "run")]
 pub mod database;
-#[cfg(all(feature = "database", feature = "redis"))]
+#[cfg(any(feature = "django-q", all(feature = "_sql", feature = "redis")))]
 pub mod django;
 #[cfg(feature = "django-q")]
 pub mod django_q;

@@ -77,11 +77,16 @@ impl Tls {
     }
 }
 
+/// Whether TLS itself found what ended a connection, such as a certificate that one side does not accept. An I/O error does not
+/// tell what it holds as its source, and may hold another one.
+pub fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.is::<rustls::Error>() || inside.is_some_and(|inside| is_of_tls(inside))
+}
+
 /// A connection that could not be encrypted: by what TLS found, or because it ended before.
 pub fn unencrypted(error: io::Error) -> Failure {
-    type Inner = dyn std::error::Error + Send + Sync;
-    let by_tls = error.get_ref().is_some_and(<Inner>::is::<rustls::Error>);
-    let reason = if by_tls {
+    let reason = if is_of_tls(&error) {
         "the connection could not be encrypted"
     } else {
         "the connection was closed before it was encrypted"

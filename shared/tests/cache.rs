@@ -170,6 +170,85 @@ async fn a_memcached_that_takes_no_values_says_why() {
     assert_eq!(ask(&*to).await, Ok(()));
 }
 
+/// What a server shows, and what a client does, each its own authority: `ca.pem`, `cert.pem`, `key.pem` and `other.pem`.
+#[cfg(feature = "tls")]
+fn certificates(folder: &std::path::Path) {
+    let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (server, client) = (made(), made());
+    for (name, pem) in [
+        ("ca.pem", server.cert.pem()),
+        ("server-key.pem", server.signing_key.serialize_pem()),
+        ("cert.pem", client.cert.pem()),
+        ("key.pem", client.signing_key.serialize_pem()),
+        ("other.pem", made().cert.pem()),
+    ] {
+        std::fs::write(folder.join(name), pem).unwrap();
+    }
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_memcached_over_tls_is_believed_by_its_authority_and_name_and_recovers() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, other) = (path("ca.pem"), path("other.pem"));
+    let certificate = format!("ssl_chain_cert={ca},ssl_key={}", path("server-key.pem"));
+    let mut server = Memcached::start_in(folder, &["-Z", "-o", &certificate]);
+    let at = |host: &str, options: &str| cache(&format!("memcacheds://{host}:{}{options}", server.port));
+    let trusted = at("localhost", &format!("?ca={ca}"));
+    for _ in 0..2 {
+        assert_eq!(ask(&*trusted).await, Ok(()));
+    }
+    for (host, options) in [
+        ("localhost", format!("?ca={other}")),
+        ("localhost", String::new()),
+        ("127.0.0.1", format!("?ca={ca}")),
+    ] {
+        let told = ask(&*at(host, &options)).await.unwrap_err();
+        let reason = "the connection could not be encrypted: invalid peer certificate: ";
+        assert!(told.starts_with(reason), "{host}{options}: {told}");
+    }
+    let missing = at("localhost", &format!("?ca={other}.gone"));
+    assert_eq!(reason(&*missing).await, Err("the file of `ca` cannot be used".to_owned()));
+    // Without TLS, where there is TLS.
+    let plain = cache(&server.url());
+    assert_eq!(reason(&*plain).await, Err("the connection to memcached was lost".to_owned()));
+    server.program.freeze();
+    assert_eq!(ask_briefly(&*trusted).await, Err("timed out".to_owned()));
+    server.program.signal(Signal::SIGCONT);
+    assert_eq!(ask(&*trusted).await, Ok(()));
+    server.program.kill();
+    assert_eq!(reason(&*trusted).await, Err("no connection is accepted".to_owned()));
+    server.restart();
+    assert_eq!(ask(&*trusted).await, Ok(()));
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_memcached_that_wants_a_certificate_gets_one_and_one_without_tls_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, cert, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
+    let wants = format!(
+        "ssl_chain_cert={ca},ssl_key={},ssl_verify_mode=2,ssl_ca_cert={cert}",
+        path("server-key.pem")
+    );
+    let server = Memcached::start_in(folder, &["-Z", "-o", &wants]);
+    let at = |port: u16, options: &str| cache(&format!("memcacheds://localhost:{port}?ca={ca}{options}"));
+    let known = at(server.port, &format!("&cert={cert}&key={key}"));
+    assert_eq!(ask(&*known).await, Ok(()));
+    // It may be told why it is refused, or find only that it is: the server does not wait for who it refuses.
+    let told = reason(&*at(server.port, "")).await.unwrap_err();
+    let refused = ["the connection could not be encrypted", "the connection to memcached was lost"];
+    assert!(refused.contains(&&*told), "{told}");
+
+    let plain = Memcached::start(&[]);
+    let told = reason(&*at(plain.port, "")).await;
+    assert_eq!(told, Err("the connection could not be encrypted".to_owned()));
+}
+
 /// A server that reads one question, with its key and value, and gives this answer to it; the first connection is the last.
 fn peer(answer: impl FnOnce(&str, &str) -> Vec<u8> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

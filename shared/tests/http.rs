@@ -108,6 +108,14 @@ async fn a_certificate_is_trusted_by_a_private_authority_alone() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_this_side_is_shown_to_who_asks_for_one() {
+    let server = Nginx::start();
+    let asked = |tls: Value| told(json!({ "url": server.tls_url("/certified"), "tls": tls }));
+    assert_eq!(asked(json!({ "ca": server.ca, "cert": server.ca, "key": server.key })).await, Ok(()));
+    assert_eq!(asked(json!({ "ca": server.ca })).await, failed("the status is 403"));
+}
+
+#[tokio::test]
 async fn it_asks_over_a_unix_socket_whatever_the_urls_host() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("http.sock");

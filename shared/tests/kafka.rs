@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rcgen::generate_simple_self_signed;
-use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use servers::{DUPE, Kafka, KafkaPeer, SOON, ask, ask_briefly, ask_within, check, free_port};
 use shared::check::Check;
@@ -256,14 +257,14 @@ async fn an_encrypted_connection_takes_a_certificate_that_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, issued.cert.pem()).unwrap();
-    let key = PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(shared::tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![issued.cert.der().clone()], key)
-        .unwrap();
-    let peer = KafkaPeer::start(Some("SCRAM-SHA-512"), Some(Arc::new(config)));
+    let shown = vec![issued.cert.der().clone()];
+    let key = || PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+    let config = || {
+        let config = ServerConfig::builder_with_provider(shared::tls::provider());
+        config.with_safe_default_protocol_versions().unwrap()
+    };
+    let open = config().with_no_client_auth().with_single_cert(shown.clone(), key()).unwrap();
+    let peer = KafkaPeer::start(Some("SCRAM-SHA-512"), Some(Arc::new(open)));
     let sasl = json!({ "mechanism": "SCRAM-SHA-512", "user": "sh,op=", "password": "S3cret/ü" });
     let server = |host: &str, mut settings: Value| {
         settings["bootstrap_servers"] = json!([format!("{host}:{}", peer.address.port())]);
@@ -286,4 +287,21 @@ async fn an_encrypted_connection_takes_a_certificate_that_is_trusted() {
     let plain = KafkaPeer::start(None, None);
     let settings = json!({ "bootstrap_servers": [plain.address.to_string()], "tls": { "ca": ca } });
     assert!(ask(&*check("kafka", settings)).await.unwrap_err().contains("encrypted"));
+
+    // One that lets in whose certificate it knows.
+    let mut known = RootCertStore::empty();
+    known.add(issued.cert.der().clone()).unwrap();
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(known), shared::tls::provider()).build();
+    let closed =
+        config().with_client_cert_verifier(verifier.unwrap()).with_single_cert(shown, key()).unwrap();
+    let peer = KafkaPeer::start(None, Some(Arc::new(closed)));
+    let own = folder.path().join("key.pem");
+    std::fs::write(&own, issued.signing_key.serialize_pem()).unwrap();
+    let asked = |tls: Value| {
+        let servers = [format!("localhost:{}", peer.address.port())];
+        check("kafka", json!({ "bootstrap_servers": servers, "tls": tls, "topics": ["orders"] }))
+    };
+    assert_eq!(ask(&*asked(json!({ "ca": ca, "cert": ca, "key": own }))).await, Ok(()));
+    ask(&*asked(json!({ "ca": ca }))).await.unwrap_err();
 }

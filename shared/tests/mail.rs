@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use servers::{Smtp, ask, ask_briefly, check};
 
 fn url(scheme: &str, login: &str, server: &Smtp) -> String {
@@ -43,6 +43,18 @@ async fn an_encrypted_connection_takes_a_certificate_that_is_trusted() {
         let told = ask(&*check("mail", settings)).await.expect_err(mode);
         assert!(told.contains("UnknownIssuer") || told.contains("certificate"), "{told}");
     }
+}
+
+#[tokio::test]
+async fn a_certificate_of_this_side_is_shown_to_who_asks_for_one() {
+    let server = Smtp::start_for_the_certified("starttls");
+    let asked = |tls: Value| {
+        let settings = json!({ "url": url("smtp", "", &server), "encryption": "starttls", "tls": tls });
+        check("mail", settings)
+    };
+    let known = asked(json!({ "ca": server.ca, "cert": server.ca, "key": server.key }));
+    assert_eq!(ask(&*known).await, Ok(()));
+    ask(&*asked(json!({ "ca": server.ca }))).await.unwrap_err();
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The tables of README.md that are made from the code: the codes of mistakes, the settings of the file's tables, and the kinds
-//! of check. `UPDATE_README=1 cargo test -p shared --test readme` writes them anew.
+//! The tables of README.md that are made from the code: the codes of mistakes, the settings of the file's tables, the kinds of
+//! check, the features of the crate. `UPDATE_README=1 cargo test -p shared --test readme` writes them anew.
 
 #![cfg(feature = "run")]
 #![expect(clippy::unwrap_used, reason = "all of this is a test")]
@@ -16,6 +16,21 @@ fn codes() -> String {
     let mut text = String::from("| code | |\n|---|---|\n");
     for code in Code::ALL {
         writeln!(text, "| {code} | {} |", code.title()).unwrap();
+    }
+    text
+}
+
+/// From the lines of `Cargo.toml` that begin with `##`: what a feature adds stands above it.
+fn features() -> String {
+    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
+    let (mut text, mut about) = (String::from("| feature | |\n|---|---|\n"), String::new());
+    for line in manifest.lines() {
+        if let Some(words) = line.strip_prefix("## ") {
+            about = if about.is_empty() { words.to_owned() } else { format!("{about} {words}") };
+        } else if !about.is_empty() {
+            let (name, _) = line.split_once(" = ").unwrap();
+            writeln!(text, "| `{name}` | {} |", cell(&std::mem::take(&mut about))).unwrap();
+        }
     }
     text
 }
@@ -72,7 +87,8 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let page = fs::read_to_string(&path).unwrap();
     let mut wanted = page.clone();
-    for (name, made) in [("codes", codes()), ("tables", tables()), ("kinds", kinds())] {
+    let made = [("codes", codes()), ("tables", tables()), ("kinds", kinds()), ("features", features())];
+    for (name, made) in made {
         let (begin, end) =
             (format!("<!-- {name}: made from the code -->\n"), format!("<!-- end of {name} -->\n"));
         let from = wanted.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();

@@ -161,7 +161,29 @@ async fn every_form_of_url_is_asked() {
     assert_eq!(asked(json!({ "url": format!("{url}?ca={}", path("ca.pem")) })).await, Ok(()));
     let told = asked(json!({ "url": url })).await.unwrap_err();
     assert!(told.starts_with("Redis cannot be reached: ") && told.contains("ertificate"), "{told}");
+    for (kind, asked) in OTHERS {
+        assert_eq!(
+            ask(&*check(kind, asked(&format!("{url}?ca={}", path("ca.pem"))))).await,
+            Ok(()),
+            "{kind}"
+        );
+        let told = ask(&*check(kind, asked(&url))).await.unwrap_err();
+        assert!(told.contains("Redis cannot be reached") && told.contains("ertificate"), "{kind}: {told}");
+    }
 }
+
+/// The settings by which this URL is asked.
+type Asked = fn(&str) -> Value;
+
+/// The other kinds that ask a Redis, each content with an empty one.
+const OTHERS: &[(&str, Asked)] = &[
+    ("cache", |url| json!({ "url": url })),
+    ("cluster", |url| json!({ "redis": url, "cluster": "orders", "min": 0 })),
+    #[cfg(feature = "celery")]
+    ("celery", |url| json!({ "broker": url, "min": 0, "result_backend": url })),
+    #[cfg(feature = "django-q")]
+    ("django-q", |url| json!({ "redis": url, "cluster": "shop", "secret_key": "S3cret", "min": 0 })),
+];
 
 struct Sentinel {
     _program: Program,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use servers::{Azurite, GoogleStorage, S3, SigningS3, ask, ask_briefly, ask_within, check};
+use servers::{Azurite, Certificate, GoogleStorage, S3, SigningS3, ask, ask_briefly, ask_within, check};
 
 fn s3(server: &S3, more: &Value) -> Value {
     let mut settings = json!({
@@ -81,6 +81,49 @@ async fn an_unknown_account_is_told_as_such() {
     let settings = s3(&server, &json!({ "mode": "write", "account": "nobody" }));
     let told = ask(&*check("storage", settings)).await.unwrap_err();
     assert!(told.starts_with("access is denied: "), "{told}");
+}
+
+#[tokio::test]
+async fn a_storage_is_believed_by_its_authority_and_name() {
+    type Settings<'a> = &'a dyn Fn(&str, Value) -> Value;
+    let (tls, other) = (Certificate::new(), Certificate::new());
+    let (amazon, azure) = (S3::start_with_tls(&tls), Azurite::start_with_tls(&tls));
+    let s3 = |host: &str, more: Value| {
+        let mut settings = s3(&amazon, &json!({ "mode": "write", "tls": more }));
+        settings["endpoint"] = format!("https://{host}:{}", amazon.port).into();
+        settings
+    };
+    let az = |host: &str, more: Value| {
+        json!({
+            "url": "az://media",
+            "path": "logo.svg",
+            "allow_missing": true,
+            "endpoint": format!("https://{host}:{}/{}", azure.port, Azurite::ACCOUNT),
+            "account": Azurite::ACCOUNT,
+            "secret": Azurite::KEY,
+            "tls": more,
+        })
+    };
+    for settings in [&s3 as Settings, &az] {
+        assert_eq!(ask(&*check("storage", settings("localhost", json!({ "ca": tls.ca() })))).await, Ok(()));
+        for (host, tls) in [
+            ("localhost", json!({ "ca": other.ca() })),
+            ("localhost", json!({})),
+            ("127.0.0.1", json!({ "ca": tls.ca() })),
+        ] {
+            let check = check("storage", settings(host, tls.clone()));
+            // The second time there is something that may have been written.
+            for _ in 0..2 {
+                let told = ask(&*check).await.unwrap_err();
+                let reason = "no encrypted connection can be made: invalid peer certificate: ";
+                assert!(told.starts_with(reason), "{host} {tls}: {told}");
+            }
+        }
+    }
+    // Without TLS, where there is TLS.
+    let plain = check("storage", self::s3(&amazon, &json!({ "mode": "write" })));
+    let told = ask_within(&*plain, Duration::from_secs(5)).await.unwrap_err();
+    assert!(told.starts_with("nothing can be written: "), "{told}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use heartbeat::fleet;
 use shared::checks::cluster::django_q::{STATUSES, Settings};
 use shared::checks::cluster::{Answer, Question};
-use shared::database::{self, Access};
+use shared::database::{self, Access, Engine};
 use shared::django::{CacheKeys, Table};
 use shared::django_q::store::Place;
 
@@ -97,7 +97,7 @@ impl Args {
             prefix: self.cache_prefix.clone().unwrap_or_default(),
             version: self.cache_version.unwrap_or(CacheKeys::default().version),
         };
-        if !database::Place::is_meant(text) {
+        if Engine::of(text).is_err() {
             return self.redis_cache(name, text, keys);
         }
         let url = database::Place::parse(text, Access::Read)

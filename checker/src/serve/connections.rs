@@ -3,9 +3,8 @@
 //! Idle is a connection on which no question is being answered: one that is kept for the next question, one whose client
 //! does not read its answer, and one that says its question a byte at a time. So a crowd of those holds up nobody.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -20,14 +19,24 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Open {
     all: HashMap<u64, Line>,
-    last: u64,
+    /// Those that are idle, by when they came to be that: the one that has been for longest is found at once among any number.
+    idle: BTreeMap<u64, u64>,
+    turn: u64,
+}
+
+impl Open {
+    /// A number that is larger than all before.
+    fn turn(&mut self) -> u64 {
+        self.turn += 1;
+        self.turn
+    }
 }
 
 #[derive(Debug)]
 struct Line {
     answering: usize,
-    /// When it was opened, or the last answer was given.
-    since: Instant,
+    /// Its place among those that are idle, as long as it is that: when it was opened, or the last answer was given.
+    since: u64,
     leave: Arc<Notify>,
 }
 
@@ -54,25 +63,24 @@ impl Connections {
         loop {
             // Before the look, so that nothing is missed that happens after it.
             let room = self.room.notified();
-            if let Some(place) = self.try_enter(Instant::now()) {
+            if let Some(place) = self.try_enter() {
                 return place;
             }
             room.await;
         }
     }
 
-    fn try_enter(self: &Arc<Self>, now: Instant) -> Option<Arc<Place>> {
+    fn try_enter(self: &Arc<Self>) -> Option<Arc<Place>> {
         let mut open = self.open();
         if open.all.len() >= self.most {
-            let idle = open.all.iter().filter(|(_, line)| line.answering == 0);
-            let longest = idle.min_by_key(|(_, line)| line.since).map(|(number, _)| *number)?;
+            let (_, longest) = open.idle.pop_first()?;
             if let Some(line) = open.all.remove(&longest) {
                 line.leave.notify_one();
             }
         }
-        open.last += 1;
-        let (number, leave) = (open.last, Arc::new(Notify::new()));
-        open.all.insert(number, Line { answering: 0, since: now, leave: Arc::clone(&leave) });
+        let (number, leave) = (open.turn(), Arc::new(Notify::new()));
+        open.idle.insert(number, number);
+        open.all.insert(number, Line { answering: 0, since: number, leave: Arc::clone(&leave) });
         Some(Arc::new(Place { of: Arc::clone(self), number, leave }))
     }
 
@@ -90,7 +98,10 @@ impl Place {
 
     /// A question came whole, and is being answered.
     pub fn answering(self: &Arc<Self>) -> Answering {
-        if let Some(line) = self.of.open().all.get_mut(&self.number) {
+        let mut open = self.of.open();
+        let Open { all, idle, .. } = &mut *open;
+        if let Some(line) = all.get_mut(&self.number) {
+            idle.remove(&line.since);
             line.answering += 1;
         }
         Answering(Arc::clone(self))
@@ -100,24 +111,36 @@ impl Place {
 impl Drop for Answering {
     fn drop(&mut self) {
         let Self(place) = self;
-        if let Some(line) = place.of.open().all.get_mut(&place.number) {
+        let mut open = place.of.open();
+        let now = open.turn();
+        let Open { all, idle, .. } = &mut *open;
+        if let Some(line) = all.get_mut(&place.number) {
             line.answering = line.answering.saturating_sub(1);
-            line.since = Instant::now();
+            if line.answering == 0 {
+                line.since = now;
+                idle.insert(now, place.number);
+            }
         }
+        drop(open);
         place.of.room.notify_one();
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.of.open().all.remove(&self.number);
+        let mut open = self.of.open();
+        if let Some(line) = open.all.remove(&self.number) {
+            open.idle.remove(&line.since);
+        }
+        drop(open);
         self.of.room.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::collections::VecDeque;
+    use std::time::{Duration, Instant};
 
     use tokio::time::timeout;
 
@@ -141,7 +164,31 @@ mod tests {
         drop(question);
         assert_eq!(connections.open().all.len(), 3);
         drop((first, second, third, fourth));
-        assert!(connections.open().all.is_empty());
+        let open = connections.open();
+        assert!(open.all.is_empty() && open.idle.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_costs_the_same_however_many_are_open() {
+        let connections = Connections::new(10_000);
+        let mut places = VecDeque::new();
+        let begun = Instant::now();
+        for number in 0..100_000 {
+            let place = connections.enter().await;
+            if number % 3 == 0 {
+                drop(place.answering());
+            }
+            places.push_back(place);
+            if places.len() > 10_000 {
+                places.pop_front();
+            }
+        }
+        let elapsed = begun.elapsed();
+        let open = connections.open();
+        assert_eq!((open.all.len(), open.idle.len()), (10_000, 10_000));
+        drop(open);
+        // One look at each of the others would take a minute.
+        assert!(elapsed < Duration::from_secs(15), "{elapsed:?}");
     }
 
     #[tokio::test]

@@ -126,7 +126,9 @@ pub const ENDPOINTS: &[Endpoint] = &[
         fails: false,
         is_there: |_, _| true,
         answer: |asked| {
-            Box::pin(async move { asked.show(DESCRIPTION, |setup| Description(openapi::document(setup))) })
+            Box::pin(async move {
+                asked.show(DESCRIPTION, |setup| Description(openapi::document(setup, &asked.head)))
+            })
         },
     },
     Endpoint {

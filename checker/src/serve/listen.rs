@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{FromRawFd as _, OwnedFd};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use shared::settings::Listen;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::task::JoinSet;
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::connections::{Connections, Place};
 use super::router::Peer;
@@ -41,6 +42,9 @@ const BACKLOG: u32 = 1_024;
 /// How long nothing is accepted where that is impossible for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// Between two lines of the log that tell of it, at least.
+const SELDOM: Duration = Duration::from_mins(1);
+
 /// Descriptors that are not connections from clients: those of the checks, files, timers.
 const OTHER_DESCRIPTORS: u64 = 256;
 
@@ -49,7 +53,30 @@ const OTHER_DESCRIPTORS: u64 = 256;
 enum Listener {
     Tcp(TcpListener),
     /// The path is removed at the end, where it was made here.
-    Unix(UnixListener, Option<PathBuf>),
+    Unix(UnixListener, Option<Made>),
+}
+
+/// The path of a socket that was made here.
+#[derive(Debug, PartialEq, Eq)]
+struct Made {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl Made {
+    fn at(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// Removes it, unless a successor has made its own there.
+    fn remove(&self) {
+        if Self::at(&self.path).is_ok_and(|now| now == *self) {
+            // Somebody may have removed it just now.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// What is needed to answer on a connection.
@@ -69,7 +96,7 @@ pub struct Server {
     places: Vec<String>,
     listeners: JoinSet<()>,
     graceful: Arc<GracefulShutdown>,
-    made: Vec<PathBuf>,
+    made: Vec<Made>,
 }
 
 impl Server {
@@ -83,10 +110,10 @@ impl Server {
             graceful: Arc::default(),
             made: Vec::new(),
         };
-        for listener in listeners {
+        for mut listener in listeners {
             server.places.push(listener.place(hall.certificate.is_some()));
-            if let Listener::Unix(_, Some(path)) = &listener {
-                server.made.push(path.clone());
+            if let Listener::Unix(_, made) = &mut listener {
+                server.made.extend(made.take());
             }
             server.listeners.spawn(accept(listener, hall.clone(), Arc::clone(&server.graceful)));
         }
@@ -101,10 +128,7 @@ impl Server {
     /// Accepts nothing more, and waits for the answers that are on their way, for so long at most.
     pub async fn stop(mut self, within: Duration) {
         // Before anything is waited for: who does not wait with it leaves no path behind either.
-        for path in &self.made {
-            // Somebody may have removed it already.
-            let _ = fs::remove_file(path);
-        }
+        self.made.iter().for_each(Made::remove);
         self.listeners.shutdown().await;
         // Nobody else has it any more. What is not done by then ends with the process.
         if let Some(graceful) = Arc::into_inner(self.graceful) {
@@ -143,7 +167,7 @@ fn bind(listen: &Listen) -> io::Result<Listener> {
                 }
                 bound => bound,
             };
-            bound.map(|listener| Listener::Unix(listener, Some(path.clone())))
+            Ok(Listener::Unix(bound?, Some(Made::at(path)?)))
         }
     }
 }
@@ -161,6 +185,11 @@ fn handed_over() -> io::Result<Vec<Listener>> {
         .map(|descriptor| {
             // SAFETY: it was handed over to this process, and nothing else here takes it.
             let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+            if !getsockopt(&descriptor, sockopt::AcceptConn)? {
+                return Err(io::Error::other(
+                    "a socket that was handed over is none that accepts connections",
+                ));
+            }
             let tcp = net::TcpListener::from(descriptor);
             // Of a Unix socket it knows no address.
             if tcp.local_addr().is_ok() {
@@ -195,8 +224,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // An answer is small, and nothing follows that would fill its packet. It is no harm where it stays.
-                let _ = stream.set_nodelay(true);
+                prepare(&stream);
                 Ok((Box::new(stream), peer.ip()))
             }
             Self::Unix(listener, _) => {
@@ -207,15 +235,32 @@ impl Listener {
     }
 }
 
+fn prepare(stream: &TcpStream) {
+    // An answer is small, and nothing follows that would fill its packet. It is no harm where it stays.
+    let _ = stream.set_nodelay(true);
+    // A client that is gone without a word keeps nothing for longer. Without it, the kernel gives up after a quarter of an hour.
+    let patience = u32::try_from(PATIENCE.as_millis()).unwrap_or(u32::MAX);
+    let _ = setsockopt(stream, sockopt::TcpUserTimeout, &patience);
+}
+
 async fn accept(listener: Listener, hall: Hall, graceful: Arc<GracefulShutdown>) {
+    let mut told: Option<Instant> = None;
     loop {
         match listener.next().await {
             Ok((stream, peer)) => {
                 let place = hall.connections.enter().await;
                 tokio::spawn(converse(stream, peer, place, hall.clone(), graceful.watcher()));
             }
-            // Out of descriptors, or the client has gone again.
-            Err(_) => time::sleep(PAUSE).await,
+            // The client has gone again.
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            // Out of descriptors, or of memory.
+            Err(error) => {
+                if told.is_none_or(|told| told.elapsed() >= SELDOM) {
+                    told = Some(Instant::now());
+                    tracing::error!(%error, "no connection can be accepted");
+                }
+                time::sleep(PAUSE).await;
+            }
         }
     }
 }
@@ -272,4 +317,19 @@ async fn talk(
         .serve_connection(TokioIo::new(stream), service);
     // Its end is all that there is to know.
     let _ = watcher.watch(connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_is_gone_without_a_word_is_given_up_soon() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream);
+        assert_eq!(getsockopt(&stream, sockopt::TcpUserTimeout), Ok(30_000));
+        assert!(stream.nodelay().unwrap());
+    }
 }

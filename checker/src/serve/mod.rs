@@ -26,13 +26,12 @@ mod view;
 mod watched;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use sd_notify::NotifyState;
-use shared::config::Configuration;
+use shared::config::{self as settings, Configuration};
 use shared::hidden;
 use shared::settings::Listen;
 use tokio::runtime::Builder;
@@ -48,6 +47,7 @@ pub use self::view::{Seen, View, Words};
 use self::connections::Connections;
 use self::listen::{Hall, Server};
 use self::logs::Log;
+use self::reload::File;
 use self::tls::Certificate;
 use crate::configuration::{self, ConfigArgs};
 use crate::exit::Exit;
@@ -104,8 +104,8 @@ pub fn over(board: Arc<Board>) -> Router {
 
 /// Serves until it is told to stop.
 pub fn run(args: &Args) -> Exit {
-    let path = args.config.path();
-    let configuration = match configuration::read(&path) {
+    let file = File::new(args.config.path());
+    let configuration = match configuration::read(file.path()) {
         Ok(configuration) => configuration,
         Err(wrong) => {
             stream::log(&wrong);
@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> Exit {
     hidden::hide(configuration.secrets());
     let _written = args.log.start();
     let listen = args.listen.clone().unwrap_or_else(|| configuration.server.listen.clone());
-    match serve(configuration, &listen, path) {
+    match serve(configuration, &listen, file) {
         Ok(()) => Exit::Passed,
         Err(error) => {
             tracing::error!(%error, "cannot serve at {listen}");
@@ -124,7 +124,8 @@ pub fn run(args: &Args) -> Exit {
     }
 }
 
-fn serve(mut configuration: Configuration, listen: &Listen, path: PathBuf) -> io::Result<()> {
+fn serve(mut configuration: Configuration, listen: &Listen, file: File) -> io::Result<()> {
+    let started = configuration.server.clone();
     let settings = &mut configuration.server;
     settings.connections = listen::allow_descriptors(settings.connections);
     let certificate = settings.tls.clone().map(Certificate::read).transpose()?.map(Arc::new);
@@ -133,7 +134,7 @@ fn serve(mut configuration: Configuration, listen: &Listen, path: PathBuf) -> io
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let board = Arc::new(Board::new(configuration)?);
     let hall = Hall { router: router::over(Arc::clone(&board)), certificate, connections };
-    let served = runtime.block_on(live(&board, listen, hall, path));
+    let served = runtime.block_on(live(&board, listen, hall, file, started));
     // What a file system holds up ends with the process. Nothing else has the board then, so its checks end with it.
     runtime.shutdown_background();
     drop(board);
@@ -141,12 +142,18 @@ fn serve(mut configuration: Configuration, listen: &Listen, path: PathBuf) -> io
 }
 
 /// From the first answer to the last.
-async fn live(board: &Arc<Board>, listen: &Listen, hall: Hall, path: PathBuf) -> io::Result<()> {
+async fn live(
+    board: &Arc<Board>,
+    listen: &Listen,
+    hall: Hall,
+    file: File,
+    started: settings::Server,
+) -> io::Result<()> {
     let mut signals = Signals::catch()?;
     let hangup = signal(SignalKind::hangup())?;
     let server = Server::start(listen, &hall)?;
     let mut beside = JoinSet::new();
-    beside.spawn(reload::follow(path, Arc::clone(board), hangup));
+    beside.spawn(reload::follow(file, started, Arc::clone(board), hangup));
     beside.spawn(systemd::keep_watchdog());
     beside.spawn(renew(hall.certificate.clone()));
     for place in server.places() {

@@ -1,13 +1,19 @@
 //! `/openapi.json`: the endpoints as `OpenAPI` 3.1 describes them, made of their list and of the configuration in force.
 
+use axum::http::request::Parts;
 use serde_json::{Map, Value, json};
 
+use super::address;
 use super::board::{LIVENESS, Setup};
 use super::endpoints::{ENDPOINTS, Endpoint, HEALTHZ};
 use super::formats::FORMS;
 
-/// The description, with no more in it than this configuration serves.
-pub fn document(setup: &Setup) -> Value {
+/// What the description says of its own version where versions are not told.
+const NO_VERSION: &str = "unknown";
+
+/// The description, with no more in it than this configuration serves, for who has asked so.
+pub fn document(setup: &Setup, head: &Parts) -> Value {
+    let version = if setup.server.expose_version { env!("CARGO_PKG_VERSION") } else { NO_VERSION };
     let paths: Map<_, _> = ENDPOINTS
         .iter()
         .filter(|endpoint| (endpoint.is_there)(setup, LIVENESS))
@@ -15,9 +21,9 @@ pub fn document(setup: &Setup) -> Value {
         .collect();
     let mut document = json!({
         "openapi": "3.1.0",
-        "info": { "title": "checker", "version": env!("CARGO_PKG_VERSION") },
+        "info": { "title": "checker", "version": version },
         // Where this description is: under a secret path too, and wherever the endpoints are mounted.
-        "servers": [{ "url": "." }],
+        "servers": [{ "url": if address::path(head).ends_with('/') { ".." } else { "." } }],
         "paths": paths,
         "components": { "schemas": schemas() },
     });
@@ -66,7 +72,7 @@ fn parameters(endpoint: &Endpoint, setup: &Setup) -> Value {
 
 fn responses(endpoint: &Endpoint, setup: &Setup, with_body: bool) -> Value {
     let own = (endpoint.media)();
-    let error = vec!["application/json"];
+    let (error, nothing) = (vec!["application/json"], Vec::new());
     // Who waits for checks, and who follows a stream, needs a place.
     let needs_place = endpoint.fails || own.contains(&"text/event-stream");
     let mut answers = vec![(200, "It passes, or it is what was asked for.", &own, endpoint.schema)];
@@ -80,6 +86,8 @@ fn responses(endpoint: &Endpoint, setup: &Setup, with_body: bool) -> Value {
         (403, "It may not be asked from here, or without the token.", &error, "Error"),
         (404, "There is nothing at this path.", &error, "Error"),
         (406, "There is no such format here.", &error, "Error"),
+        (400, "It is no question of HTTP.", &nothing, ""),
+        (431, "Its head is too large.", &nothing, ""),
     ]);
     let mut responses = Map::new();
     for (status, about, media, schema) in answers {

@@ -26,15 +26,37 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// What changes with a file, or with the link that leads to it: device, inode, size, and its last change to the nanosecond.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
-/// Follows the file for as long as it is awaited.
-pub async fn follow(path: PathBuf, board: Arc<Board>, mut hangup: Signal) {
+/// The file of a configuration, as it was before it was read: what changes from then on is not missed.
+#[derive(Debug)]
+pub struct File {
+    path: PathBuf,
+    known: Stamp,
+}
+
+impl File {
+    /// As it is now.
+    pub fn new(path: PathBuf) -> Self {
+        let known = stamp(&path);
+        Self { path, known }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Follows the file for as long as it is awaited. `started` is what the server was started with.
+pub async fn follow(file: File, started: Server, board: Arc<Board>, mut hangup: Signal) {
+    let File { path, mut known } = file;
     let changed = Arc::new(Notify::new());
     // The folder, because editors and Kubernetes put another file in the place of the one before.
     let watcher = watch(&path, Arc::clone(&changed));
     if let Err(error) = &watcher {
         tracing::warn!(%error, "the configuration cannot be watched; SIGHUP still reads it again");
     }
-    let mut known = stamp(&path);
+    // What has changed before it was watched.
+    changed.notify_one();
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
@@ -56,8 +78,10 @@ pub async fn follow(path: PathBuf, board: Arc<Board>, mut hangup: Signal) {
         if let Ok((now, reading)) = read.await {
             known = now;
             if let Some(reading) = reading {
-                take(reading, &board);
+                take(reading, &started, &board);
             }
+        } else {
+            tracing::error!("the configuration cannot be read; the one before stays in force");
         }
         if asked {
             systemd::tell(&[NotifyState::Ready]);
@@ -82,7 +106,7 @@ fn stamp(path: &Path) -> Stamp {
     Some((of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec()))
 }
 
-fn take(reading: Reading, board: &Board) {
+fn take(reading: Reading, started: &Server, board: &Board) {
     for problem in reading.problems.iter().filter(|problem| !problem.code.is_warning()) {
         tracing::error!(problem = %Plain(problem), "the configuration has a mistake");
     }
@@ -91,19 +115,50 @@ fn take(reading: Reading, board: &Board) {
         return;
     };
     hidden::hide(configuration.secrets());
-    warn_of_what_waits(&board.setup().server, &configuration.server);
+    warn_of_what_waits(started, &configuration.server);
     let checks = configuration.checks.len();
     board.replace(configuration);
     tracing::info!(checks, "another configuration is in force");
 }
 
-fn warn_of_what_waits(before: &Server, now: &Server) {
+fn warn_of_what_waits(started: &Server, now: &Server) {
     let waits = [
-        ("listen", before.listen != now.listen),
-        ("tls", before.tls != now.tls),
-        ("connections", before.connections != now.connections),
+        ("listen", started.listen != now.listen),
+        ("tls", started.tls != now.tls),
+        ("connections", started.connections != now.connections),
     ];
     for (setting, _) in waits.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!(setting, "this setting takes effect at the next start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tokio::signal::unix::{SignalKind, signal};
+
+    use super::*;
+
+    #[test]
+    fn what_changes_between_the_first_reading_and_the_watch_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checker.toml");
+        fs::write(&path, "[server]\nfailure_status = 501\n").unwrap();
+        let file = File::new(path.clone());
+        let board = Arc::new(Board::new(Configuration::read(&path).configuration.unwrap()).unwrap());
+        fs::write(&path, "[server]\nfailure_status = 502 # another one\n").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let taken = async {
+            let mut news = board.news();
+            let hangup = signal(SignalKind::hangup()).unwrap();
+            let following = follow(file, board.setup().server.clone(), Arc::clone(&board), hangup);
+            tokio::select! {
+                () = following => {}
+                _ = time::timeout(Duration::from_secs(20), news.changed()) => {}
+            }
+        };
+        runtime.block_on(taken);
+        assert_eq!(board.setup().server.failure_status, 502);
     }
 }

@@ -1,6 +1,6 @@
-//! A real Redis of a test's own, on a free port and ended by its process id; and workers in it.
+//! Real servers of a test's own, on free ports and ended by their process ids; and workers in a Redis.
 
-#![allow(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test program uses its part")]
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,13 +10,18 @@ use heartbeat::fleet::{Beat, Fleet};
 use heartbeat::record::Record;
 use nix::sys::signal::Signal;
 
+#[path = "../../../shared/tests/servers/nginx.rs"]
+mod nginx;
+#[path = "../../../shared/tests/servers/postgres.rs"]
+mod postgres;
 #[path = "../../../shared/tests/servers/program.rs"]
 mod program;
 #[path = "../../../shared/tests/servers/redis.rs"]
 mod redis;
 
-use program::free_port;
-pub use program::{Program, SOON, until};
+pub use nginx::Nginx;
+pub use postgres::Postgres;
+pub use program::{Program, SOON, free_port, until};
 pub use redis::Redis as Server;
 
 pub const CHECKER: &str = env!("CARGO_BIN_EXE_checker");

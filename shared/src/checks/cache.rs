@@ -4,7 +4,7 @@
 //! Key and value are new each time, so no value of another run or of another asker can pass for this one. The value expires from the
 //! moment at which it is there, so nothing is left behind, whoever is killed in between.
 
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 mod django;
 mod memcached;
 mod redis;
@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 use self::django::Django;
 use self::memcached::Memcached;
 use crate::check::{Check, Failure};
-#[cfg(feature = "database")]
+#[cfg(not(feature = "_sql"))]
+use crate::database::Engine;
+#[cfg(feature = "_sql")]
 use crate::django::CacheKeys;
 use crate::kind::{Contract, Mistake, Settings};
 use crate::settings::{Secret, Span};
@@ -34,8 +36,10 @@ const LONGEST_PREFIX: usize = 200;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// `memcached://HOST[:11211]`, `memcached+unix:///PATH`, or a Redis as in `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`: `rediss://`,
-    /// `unix://`, `redis+sentinel://` and `redis+cluster://` too; or, with `table`, a database's as the kind `database` takes it.
+    /// `memcached://HOST[:11211]`, `memcacheds://` with TLS, `memcached+unix:///PATH`, or a Redis as in
+    /// `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`: `rediss://`, `unix://`, `redis+sentinel://` and `redis+cluster://` too; or, with
+    /// `table`, a database's as the kind `database` takes it. With `memcacheds` and `rediss`, `?ca=FILE` names the authorities to trust
+    /// instead of the system's, and `cert=FILE&key=FILE` who this side is.
     url: Secret,
     /// The table of a Django cache in a database: its `LOCATION`.
     table: Option<String>,
@@ -66,7 +70,9 @@ impl Settings for Cache {
     const MORE_CONTRACTS: &'static [&'static str] = &[
         r#"url = "rediss://:S3cret@{peer}""#,
         r#"url = "memcached://{peer}""#,
-        #[cfg(feature = "database")]
+        #[cfg(feature = "tls")]
+        r#"url = "memcacheds://{peer}""#,
+        #[cfg(feature = "mysql")]
         "url = \"mysql://me:S3cret@{peer}/shop?ssl-mode=disabled\"\ntable = \"django_cache\"",
     ];
     type Check = CacheCheck;
@@ -109,24 +115,24 @@ impl Cache {
         store.ok().filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     fn table(&self, table: &str) -> Result<Store, Vec<Mistake>> {
         let version = self.version.unwrap_or(CacheKeys::default().version);
         let keys = CacheKeys { prefix: self.key_prefix.clone().unwrap_or_default(), version };
         Django::new(self.url.expose(), table, keys, &self.prefix).map(|cache| Store::Django(Box::new(cache)))
     }
 
-    #[cfg(not(feature = "database"))]
-    #[expect(clippy::unused_self, reason = "a build with databases needs it")]
+    #[cfg(not(feature = "_sql"))]
     fn table(&self, _: &str) -> Result<Store, Vec<Mistake>> {
-        Err(vec![Mistake::of("table", "this build knows no databases")])
+        let why = Engine::of(self.url.expose()).map_or_else(str::to_owned, Engine::missing);
+        Err(vec![Mistake::of("url", format!("the URL cannot be used: {why}"))])
     }
 }
 
 /// What is asked.
 #[derive(Debug)]
 enum Store {
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     Django(Box<Django>),
     Memcached(Memcached),
     Redis(crate::redis::Redis),
@@ -140,9 +146,10 @@ impl Store {
         }
         match url.parse() {
             Ok(url) => Ok(Self::Redis(crate::redis::Redis::new(url))),
-            Err(heartbeat::fleet::Invalid::Scheme) => {
-                Err(format!("{}, memcached://, memcached+unix://", heartbeat::fleet::Invalid::Scheme))
-            }
+            Err(heartbeat::fleet::Invalid::Scheme) => Err(format!(
+                "{}, memcached://, memcacheds://, memcached+unix://",
+                heartbeat::fleet::Invalid::Scheme
+            )),
             Err(invalid) => Err(invalid.to_string()),
         }
     }
@@ -172,7 +179,7 @@ impl CacheCheck {
     async fn ask(&self, deadline: Instant) -> Result<Found, Failure> {
         let entry = Entry::new(&self.prefix, self.expire)?;
         match &self.store {
-            #[cfg(feature = "database")]
+            #[cfg(feature = "_sql")]
             Store::Django(table) => table.ask(&self.prefix, self.expire, deadline).await,
             Store::Memcached(server) => server.ask(&entry, deadline).await,
             Store::Redis(server) => redis::ask(server, &entry, deadline).await,
@@ -274,6 +281,9 @@ mod tests {
             "memcached://me:S3cret@h",
             "memcached://h:S3cret",
             "memcached://h/S3cret",
+            "memcached://h?ca=S3cret",
+            "memcacheds://h?cert=S3cret",
+            "memcacheds://me:S3cret@h?ca=a",
             "memcached+unix://S3cret",
             "redis://S3cret@h",
         ] {
@@ -286,9 +296,14 @@ mod tests {
         let foreign = json!({ "url": "redis://h", "key_prefix": "shop", "version": 2 });
         let keys: Vec<_> = build(foreign).unwrap_err().iter().filter_map(|mistake| mistake.key).collect();
         assert_eq!(keys, ["key_prefix", "version"]);
-        for url in
-            ["memcached://h", "memcached://[::1]:7/", "memcached+unix:///run/m", "redis+sentinel://a,b/c"]
-        {
+        for url in [
+            "memcached://h",
+            "memcached://[::1]:7/",
+            #[cfg(feature = "tls")]
+            "memcacheds://h?ca=a.pem",
+            "memcached+unix:///run/m",
+            "redis+sentinel://a,b/c",
+        ] {
             build(json!({ "url": url })).unwrap();
         }
     }

@@ -26,7 +26,7 @@ use crate::settings::Secret;
 use crate::status::Status;
 
 mod backend;
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 mod table;
 mod trip;
 
@@ -105,7 +105,7 @@ impl Settings for Celery {
     const MORE_CONTRACTS: &'static [&'static str] = &[
         "broker = \"redis://:S3cret@{peer}/0\"",
         "broker = \"redis://:S3cret@{peer}/0\"\nmin = 0\nresult_backend = \"redis://:S3cret@{peer}/1\"\ntask = \"shop.ping\"",
-        #[cfg(feature = "database")]
+        #[cfg(feature = "postgres")]
         "broker = \"amqp://me:S3cret@{peer}/\"\nmin = 0\nresult_backend = \"db+postgresql://me:S3cret@{peer}/shop?sslmode=disable\"",
     ];
     type Check = CeleryCheck;

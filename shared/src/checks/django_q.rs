@@ -13,8 +13,12 @@ use super::cluster::check::{host, share};
 use super::cluster::django_q::{STATUSES, Settings as Question};
 use super::worker::{Unknown, Want};
 use crate::check::{Check, Failure};
+use crate::database::Engine;
+#[cfg(feature = "_sql")]
 use crate::database::{self, Access};
-use crate::django::{CacheKeys, Table};
+use crate::django::CacheKeys;
+#[cfg(feature = "_sql")]
+use crate::django::Table;
 use crate::django_q::store::{Place, Store};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::node::solo::{Solo, Unanswered};
@@ -80,10 +84,12 @@ impl Settings for DjangoQ {
     const CONTRACT: Contract =
         Contract::Peer("cluster = \"shop\"\nsecret_key = \"S3cret\"\nredis = \"redis://:S3cret@{peer}\"");
     const MORE_CONTRACTS: &'static [&'static str] = &[
+        #[cfg(feature = "mysql")]
         r#"cluster = "shop"
 secret_key = "S3cret"
 cache = "mysql://me:S3cret@{peer}/shop?ssl-mode=disabled"
 cache_table = "django_cache""#,
+        #[cfg(feature = "postgres")]
         r#"cluster = "shop"
 secret_key = "S3cret"
 cache = "postgres://me:S3cret@{peer}/shop?sslmode=disable"
@@ -143,19 +149,24 @@ impl DjangoQ {
     fn cache(&self, text: &str) -> Result<Place, Mistake> {
         let version = self.cache_version.unwrap_or(CacheKeys::default().version);
         let keys = CacheKeys { prefix: self.cache_prefix.clone().unwrap_or_default(), version };
-        match (database::Place::is_meant(text), &self.cache_table) {
-            (false, None) => Ok(Place::RedisCache(one_server("cache", text)?, keys)),
-            (false, Some(_)) => Err(Mistake::of("cache_table", "it is for a cache in a database")),
-            (true, None) => {
+        match (Engine::of(text), &self.cache_table) {
+            (Err(_), None) => Ok(Place::RedisCache(one_server("cache", text)?, keys)),
+            (Err(_), Some(_)) => Err(Mistake::of("cache_table", "it is for a cache in a database")),
+            (Ok(_), None) => {
                 Err(Mistake::of("cache", "a cache in a database needs `cache_table`, its LOCATION"))
             }
-            (true, Some(table)) => {
+            #[cfg(feature = "_sql")]
+            (Ok(_), Some(table)) => {
                 let url = database::Place::parse(text, Access::Read)
                     .map_err(|why| Mistake::of("cache", format!("the URL cannot be used: {why}")))?;
                 match Table::parse(table) {
                     Some(table) => Ok(Place::TableCache { url, table, keys }),
                     None => Err(Mistake::of("cache_table", "it is no name of a table")),
                 }
+            }
+            #[cfg(not(feature = "_sql"))]
+            (Ok(engine), Some(_)) => {
+                Err(Mistake::of("cache", format!("the URL cannot be used: {}", engine.missing())))
             }
         }
     }

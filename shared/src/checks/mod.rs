@@ -14,7 +14,7 @@ pub mod cluster;
 pub mod command;
 #[cfg(feature = "run")]
 pub mod cpu;
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 pub mod database;
 #[cfg(feature = "run")]
 pub mod disk;
@@ -32,7 +32,7 @@ pub mod kafka;
 pub mod mail;
 #[cfg(feature = "run")]
 pub mod memory;
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 pub mod migrations;
 #[cfg(feature = "rabbitmq")]
 pub mod rabbitmq;
@@ -67,7 +67,7 @@ pub static KINDS: &[Kind] = &[
     Kind::of::<cluster::check::Cluster>(),
     Kind::of::<command::Command>(),
     Kind::of::<cpu::Cpu>(),
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     Kind::of::<database::Settings>(),
     Kind::of::<disk::Disk>(),
     #[cfg(feature = "django-q")]
@@ -83,7 +83,7 @@ pub static KINDS: &[Kind] = &[
     #[cfg(feature = "mail")]
     Kind::of::<mail::Mail>(),
     Kind::of::<memory::Memory>(),
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     Kind::of::<migrations::Settings>(),
     #[cfg(feature = "rabbitmq")]
     Kind::of::<rabbitmq::RabbitMq>(),

@@ -4,13 +4,14 @@
 //! transaction another connection. Every value comes as text, whatever its type.
 
 use futures_util::TryStreamExt as _;
-use sqlx::{
-    AssertSqlSafe, Column as _, ColumnIndex, Connection as _, Decode, Error, Executor, MySqlConnection,
-    PgConnection, Row as _, SqliteConnection,
-};
+use sqlx::{AssertSqlSafe, Column as _, ColumnIndex, Connection as _, Decode, Error, Executor, Row as _};
 
-use super::relay::Relay;
-use super::trouble::{Trouble, What, contained};
+use super::engine::Engine;
+#[cfg(feature = "_sql-remote")]
+use super::server::Line;
+#[cfg(feature = "sqlite")]
+use super::trouble::contained;
+use super::trouble::{Trouble, What};
 
 /// The most rows of an answer.
 const MOST_ROWS: usize = 100_000;
@@ -18,51 +19,18 @@ const MOST_ROWS: usize = 100_000;
 /// The most text of an answer, in bytes.
 const MOST_TEXT: usize = 8 << 20;
 
-/// A connection, to one of the databases that there are.
+/// A connection, to one of the databases that this build has a driver for.
 #[derive(Debug)]
 pub enum Connection {
-    /// PostgreSQL.
-    Postgres(PgConnection, Line),
     /// MySQL or MariaDB.
-    Mysql(MySqlConnection, Line),
+    #[cfg(feature = "mysql")]
+    Mysql(sqlx::MySqlConnection, Line),
+    /// PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::PgConnection, Line),
     /// SQLite.
-    Sqlite(SqliteConnection),
-}
-
-/// What no error may repeat.
-#[derive(Clone, Default)]
-pub struct Secrets(pub(super) std::sync::Arc<[String]>);
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secrets(…)")
-    }
-}
-
-/// The way to a server, and what no error on it may repeat.
-#[derive(Debug)]
-pub struct Line {
-    relay: Relay,
-    secrets: Secrets,
-}
-
-impl Line {
-    pub(super) fn new(relay: Relay, secrets: Secrets) -> Self {
-        Self { relay, secrets }
-    }
-
-    /// What the driver does over it.
-    pub(crate) async fn contained<T>(
-        &mut self,
-        work: impl Future<Output = Result<T, Error>>,
-        connecting: bool,
-    ) -> Result<T, Trouble> {
-        let done = self.relay.beside(contained(work, connecting, &self.secrets.0)).await;
-        if done.is_err() && self.relay.has_overflowed() {
-            return Err(Trouble::new(What::Nonsense, "more came than was asked for"));
-        }
-        done
-    }
+    #[cfg(feature = "sqlite")]
+    Sqlite(sqlx::SqliteConnection),
 }
 
 /// One row of an answer: names and values, which are text or NULL.
@@ -93,13 +61,28 @@ impl Row {
 }
 
 impl Connection {
+    /// Which database it is one to.
+    pub fn engine(&self) -> Engine {
+        match self {
+            #[cfg(feature = "mysql")]
+            Self::Mysql(..) => Engine::Mysql,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(..) => Engine::Postgres,
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => Engine::Sqlite,
+        }
+    }
+
     /// Runs the statements, and returns the rows of all that give any.
     ///
     /// The text is the asker's own: nothing of it may come from elsewhere.
     pub async fn rows(&mut self, statements: &str) -> Result<Vec<Row>, Trouble> {
         match self {
-            Self::Postgres(connection, line) => line.contained(rows(connection, statements), false).await,
+            #[cfg(feature = "mysql")]
             Self::Mysql(connection, line) => line.contained(rows(connection, statements), false).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(connection, line) => line.contained(rows(connection, statements), false).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(connection) => contained(rows(connection, statements), false, &[]).await,
         }
     }
@@ -114,14 +97,17 @@ impl Connection {
 
     /// A file is opened anew each time: another one may have taken its place.
     pub(super) fn is_worth_keeping(&self) -> bool {
-        !matches!(self, Self::Sqlite(_))
+        self.engine() != Engine::Sqlite
     }
 
     /// Ends it in order. What goes wrong now has no one to tell.
     pub async fn close(self) {
         let _ = match self {
-            Self::Postgres(connection, line) => line.relay.beside_the_last(connection.close()).await,
-            Self::Mysql(connection, line) => line.relay.beside_the_last(connection.close()).await,
+            #[cfg(feature = "mysql")]
+            Self::Mysql(connection, line) => line.ended(connection.close()).await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(connection, line) => line.ended(connection.close()).await,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(connection) => connection.close().await,
         };
     }

@@ -1,52 +1,17 @@
-//! Where a database is: a URL as its own programs know it, and what is made of it to connect.
+//! Where a database is: a URL as its own programs know it, and what its driver makes of it to connect.
 
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use percent_encoding::percent_decode_str;
-use sqlx::mysql::MySqlConnectOptions;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, MySqlConnection, PgConnection, SqliteConnection};
-use tokio::net::UnixStream;
-use tokio::sync::oneshot;
-
-use super::connection::{Connection, Line, Secrets};
-use super::relay::{Relay, Stream};
-use super::trouble::{Trouble, What, contained};
-use crate::check::chain;
-use crate::net::{Address, Net};
-
-/// What servers show as the name of who is connected.
-const NAME: &str = "checker";
-
-/// The URL's parameters that mean something here. All others are the service's own driver's.
-const KNOWN: [&str; 20] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "sslca",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-    "socket",
-    "charset",
-];
+use super::connection::Connection;
+use super::engine::Engine;
+#[cfg(feature = "mysql")]
+use super::mysql::Mysql;
+#[cfg(feature = "postgres")]
+use super::postgres::Postgres;
+#[cfg(feature = "sqlite")]
+use super::sqlite::Sqlite;
+use super::trouble::Trouble;
 
 /// What will be done there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,42 +25,47 @@ pub enum Access {
 /// Where a database is, and how it is reached.
 #[derive(Clone)]
 pub struct Place {
+    engine: Engine,
     driver: Driver,
     shown: String,
-    secrets: Secrets,
-    net: Net,
 }
 
 #[derive(Clone)]
 enum Driver {
-    Postgres(Box<PgConnectOptions>),
-    Mysql(Box<MySqlConnectOptions>),
-    Sqlite { file: PathBuf, access: Access, looking: Arc<AtomicBool> },
+    #[cfg(feature = "mysql")]
+    Mysql(Mysql),
+    #[cfg(feature = "postgres")]
+    Postgres(Postgres),
+    #[cfg(feature = "sqlite")]
+    Sqlite(Sqlite),
 }
 
-/// The databases that there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// PostgreSQL.
-    Postgres,
-    /// MySQL and MariaDB.
-    Mysql,
-    /// SQLite.
-    Sqlite,
-}
+/// What a driver makes of its URL.
+type Read = fn(&url::Url, Access) -> Result<Driver, String>;
+
+/// The drivers that this build has.
+const DRIVERS: &[(Engine, Read)] = &[
+    #[cfg(feature = "mysql")]
+    (Engine::Mysql, |url, _| Mysql::new(url).map(Driver::Mysql)),
+    #[cfg(feature = "postgres")]
+    (Engine::Postgres, |url, _| Postgres::new(url).map(Driver::Postgres)),
+    #[cfg(feature = "sqlite")]
+    (Engine::Sqlite, |url, access| Sqlite::new(url, access).map(Driver::Sqlite)),
+];
 
 impl Place {
     /// The place that a URL names, or what is wrong with it, as a sentence without secrets.
     ///
     /// `postgresql://`, `mysql://` and `sqlite:`, with the usual other names of them, and a driver's name after a `+`.
     pub fn new(url: &url::Url, access: Access) -> Result<Self, String> {
-        let driver = match meant(url.scheme()) {
-            Some(Engine::Postgres) => Driver::Postgres(Box::new(postgres(url)?)),
-            Some(Engine::Mysql) => Driver::Mysql(Box::new(mysql(url)?)),
-            Some(Engine::Sqlite) => Driver::Sqlite { file: file(url)?, access, looking: Arc::default() },
-            None => return Err("a database's URL begins with postgresql:, mysql: or sqlite:".to_owned()),
-        };
-        Ok(Self { driver, shown: shown(url.as_str()), secrets: secrets(url), net: Net::default() })
+        Self::with(DRIVERS, url, access)
+    }
+
+    fn with(drivers: &[(Engine, Read)], url: &url::Url, access: Access) -> Result<Self, String> {
+        let engine = Engine::of(url.as_str())?;
+        let driver = drivers.iter().find(|(of, _)| *of == engine);
+        let (_, read) = driver.ok_or_else(|| engine.missing())?;
+        Ok(Self { engine, driver: read(url, access)?, shown: shown(url.as_str()) })
     }
 
     /// The same, of what may be no URL at all.
@@ -105,86 +75,22 @@ impl Place {
         Self::new(&url, access)
     }
 
-    /// Whether this begins as the URL of a database does.
-    pub fn is_meant(text: &str) -> bool {
-        meant(text.split(':').next().unwrap_or_default()).is_some()
-    }
-
     /// Which database it is.
     pub fn engine(&self) -> Engine {
-        match self.driver {
-            Driver::Postgres(_) => Engine::Postgres,
-            Driver::Mysql(_) => Engine::Mysql,
-            Driver::Sqlite { .. } => Engine::Sqlite,
-        }
+        self.engine
     }
 
     /// Connects and logs in. A server is waited for until the future is dropped; a lock of a file ends before `deadline`.
     pub async fn connect(&self, deadline: Instant) -> Result<Connection, Trouble> {
         match &self.driver {
-            Driver::Postgres(options) => {
-                let name = format!("/.s.PGSQL.{}", options.get_port());
-                let folder = options.get_socket().cloned();
-                let folder =
-                    folder.or_else(|| options.get_host().starts_with('/').then(|| options.get_host().into()));
-                let socket = folder.map(|folder| format!("{}{name}", folder.display()).into());
-                let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
-                let (mut line, socket) = self.line(Relay::to_postgres(server, &name))?;
-                let options = options.as_ref().clone().socket(socket);
-                let connection = line.contained(Box::pin(PgConnection::connect_with(&options)), true).await?;
-                Ok(Connection::Postgres(connection, line))
-            }
-            Driver::Mysql(options) => {
-                let socket = options.get_socket().cloned();
-                let server = self.reach(socket, options.get_host(), options.get_port(), deadline).await?;
-                let (mut line, socket) = self.line(Relay::new(server, ""))?;
-                let options = options.as_ref().clone().socket(socket);
-                let connection =
-                    line.contained(Box::pin(MySqlConnection::connect_with(&options)), true).await?;
-                Ok(Connection::Mysql(connection, line))
-            }
-            Driver::Sqlite { file, access, looking } => {
-                look(file, looking).await?;
-                let left = deadline.saturating_duration_since(Instant::now());
-                let options = SqliteConnectOptions::new()
-                    .filename(file)
-                    .read_only(*access == Access::Read)
-                    // What is locked is told, not waited for until the time is up.
-                    .busy_timeout(left / 4 * 3)
-                    .disable_statement_logging();
-                contained(SqliteConnection::connect_with(&options), true, &[]).await.map(Connection::Sqlite)
-            }
+            #[cfg(feature = "mysql")]
+            Driver::Mysql(server) => server.connect(deadline).await,
+            #[cfg(feature = "postgres")]
+            Driver::Postgres(server) => server.connect(deadline).await,
+            #[cfg(feature = "sqlite")]
+            Driver::Sqlite(file) => file.connect(deadline).await,
         }
     }
-}
-
-impl Place {
-    /// A connection to the server, of which the driver knows nothing.
-    async fn reach(
-        &self,
-        socket: Option<PathBuf>,
-        host: &str,
-        port: u16,
-        deadline: Instant,
-    ) -> Result<Box<dyn Stream>, Trouble> {
-        if let Some(socket) = socket {
-            let server = UnixStream::connect(socket).await.map_err(unreachable)?;
-            return Ok(Box::new(server));
-        }
-        let address = Address { host: host.to_owned(), port };
-        Ok(Box::new(self.net.connect(&address, deadline).await.map_err(unreachable)?))
-    }
-
-    /// The way to it, and the socket that leads there.
-    fn line(&self, relay: io::Result<Relay>) -> Result<(Line, String), Trouble> {
-        let relay = relay.map_err(unreachable)?;
-        let socket = relay.socket();
-        Ok((Line::new(relay, self.secrets.clone()), socket))
-    }
-}
-
-fn unreachable(error: impl std::error::Error + 'static) -> Trouble {
-    Trouble::new(What::Unreachable, chain(&error))
 }
 
 /// The URL without user, password and parameters.
@@ -197,17 +103,7 @@ impl fmt::Display for Place {
 /// Which database, and no more: a host's name may be a secret to some.
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Place").field(&self.engine()).finish()
-    }
-}
-
-/// By the scheme of a URL, with a driver's name after a `+`.
-fn meant(scheme: &str) -> Option<Engine> {
-    match scheme.split('+').next()? {
-        "postgres" | "postgresql" | "postgis" => Some(Engine::Postgres),
-        "mysql" | "mariadb" | "mysql2" => Some(Engine::Mysql),
-        "sqlite" | "sqlite3" => Some(Engine::Sqlite),
-        _ => None,
+        f.debug_tuple("Place").field(&self.engine).finish()
     }
 }
 
@@ -221,119 +117,6 @@ fn shown(url: &str) -> String {
         None => before,
     };
     format!("{scheme}://{shown}")
-}
-
-fn postgres(url: &url::Url) -> Result<PgConnectOptions, String> {
-    let mut options = PgConnectOptions::from_url(&known(url)?).map_err(|_| wrong_parameter())?;
-    if let Some(host) = ipv6(url) {
-        options = options.host(&host);
-    }
-    if options.get_application_name().is_none() {
-        options = options.application_name(NAME);
-    }
-    // Poolers refuse a parameter that they do not know at the start.
-    Ok(options.extra_float_digits(None).disable_statement_logging())
-}
-
-fn mysql(url: &url::Url) -> Result<MySqlConnectOptions, String> {
-    let mut options = MySqlConnectOptions::from_url(&known(url)?).map_err(|_| wrong_parameter())?;
-    if let Some(host) = ipv6(url) {
-        options = options.host(&host);
-    }
-    // The session stays as the server makes it for anybody.
-    let options = options.pipes_as_concat(false).no_engine_substitution(false).timezone(None);
-    Ok(options.disable_statement_logging())
-}
-
-fn wrong_parameter() -> String {
-    "a parameter after the question mark has a value that it cannot have".to_owned()
-}
-
-/// The URL with the parameters that mean something here. What is misspelt of TLS is a mistake, as it would leave the
-/// connection open to all.
-fn known(url: &url::Url) -> Result<url::Url, String> {
-    let mut kept = url.clone();
-    kept.set_query(None);
-    for (name, value) in url.query_pairs() {
-        if KNOWN.contains(&&*name) || name.starts_with("options[") {
-            kept.query_pairs_mut().append_pair(&name, &value);
-        } else if name.to_ascii_lowercase().contains("ssl") || name.to_ascii_lowercase().contains("tls") {
-            let name: String = name
-                .chars()
-                .filter(|char| char.is_ascii_alphanumeric() || "-_".contains(*char))
-                .take(30)
-                .collect();
-            return Err(format!(
-                "`{name}` is no parameter here; those of TLS are sslmode, sslrootcert, sslcert and sslkey (for MySQL ssl-mode, ssl-ca, ssl-cert and ssl-key)"
-            ));
-        }
-    }
-    Ok(kept)
-}
-
-/// An address in brackets, without them.
-fn ipv6(url: &url::Url) -> Option<String> {
-    Some(url.host_str()?.strip_prefix('[')?.strip_suffix(']')?.to_owned())
-}
-
-/// `sqlite:relative.db`, `sqlite://relative.db` or `sqlite:///absolute.db`.
-fn file(url: &url::Url) -> Result<PathBuf, String> {
-    let text = url.as_str();
-    let text = &text[..text.find(['?', '#']).unwrap_or(text.len())];
-    let (_, path) = text.split_once(':').unwrap_or_default();
-    let path = path.strip_prefix("//").unwrap_or(path);
-    let path = percent_decode_str(path).decode_utf8().map_err(|_| "the path is not UTF-8".to_owned())?;
-    let in_memory = url.query_pairs().any(|(name, value)| name == "mode" && value == "memory");
-    if path.is_empty()
-        || path.contains('\0')
-        || path.starts_with(':')
-        || path.starts_with("file:")
-        || in_memory
-    {
-        return Err("names no file".to_owned());
-    }
-    Ok(PathBuf::from(path.into_owned()))
-}
-
-/// Whether a regular file is there, asked from a thread of its own: a file system whose server is gone holds whoever asks, for
-/// good. One such thread at a time is enough.
-async fn look(file: &Path, looking: &Arc<AtomicBool>) -> Result<(), Trouble> {
-    if looking.swap(true, Ordering::SeqCst) {
-        return Err(Trouble::new(What::Stuck, "it has not answered the last question yet"));
-    }
-    let (tell, told) = oneshot::channel();
-    let (path, done) = (file.to_owned(), Arc::clone(looking));
-    let thread = std::thread::Builder::new().name("sqlite-file".to_owned()).spawn(move || {
-        let found = std::fs::metadata(&path);
-        done.store(false, Ordering::SeqCst);
-        // Who asked may have gone.
-        let _ = tell.send(found);
-    });
-    if let Err(error) = thread {
-        looking.store(false, Ordering::SeqCst);
-        return Err(Trouble::new(What::Stuck, error.to_string()));
-    }
-    match told.await {
-        Ok(Ok(found)) if found.is_file() => Ok(()),
-        Ok(Ok(_)) => Err(Trouble::new(What::NotADatabase, "it is not a regular file")),
-        Ok(Err(error)) => Err(Trouble::new(What::NoFile, error.to_string())),
-        Err(_) => Err(Trouble::new(What::Stuck, "the thread that asked has died")),
-    }
-}
-
-/// The passwords of a URL, as they stand there and as they are meant.
-fn secrets(url: &url::Url) -> Secrets {
-    let written = url.password().unwrap_or_default();
-    let meant = percent_decode_str(written).decode_utf8_lossy().into_owned();
-    let parameter =
-        url.query_pairs().filter(|(name, _)| name == "password").map(|(_, value)| value.into_owned());
-    Secrets(
-        [written.to_owned(), meant]
-            .into_iter()
-            .chain(parameter)
-            .filter(|secret| !secret.is_empty())
-            .collect(),
-    )
 }
 
 #[cfg(test)]
@@ -384,11 +167,7 @@ mod tests {
             ("mariadb://me:S3cret@h/shop?ssl-mode=disabled", "mariadb://h/shop"),
             ("sqlite:///var/lib/shop.db?mode=ro", "sqlite:///var/lib/shop.db"),
         ] {
-            assert!(Place::is_meant(text), "{text}");
             assert_eq!(Place::parse(text, Access::Read).unwrap().to_string(), shown);
-        }
-        for text in ["", "S3cret", "redis://:S3cret@h"] {
-            assert!(!Place::is_meant(text), "{text}");
         }
         for text in ["postgres://me:S3cret@h:port/shop", "mysql://me:S3cret@h/shop?ssl-mode=S3cret", "S3cret"]
         {
@@ -400,27 +179,21 @@ mod tests {
     fn nothing_that_is_printed_of_a_place_holds_its_password() {
         let place = place("postgres://u:S3cret@db/shop?password=S3cret2").expect("a place");
         assert!(!format!("{place:?}").contains("S3cret"));
-        assert_eq!(place.secrets.0.len(), 3);
     }
 
     #[test]
-    fn a_files_path_is_relative_or_absolute_as_it_stands() {
-        let path =
-            |text: &str| file(&url::Url::parse(text).expect("a URL")).map(|path| path.display().to_string());
-        assert_eq!(path("sqlite:shop.db"), Ok("shop.db".to_owned()));
-        assert_eq!(path("sqlite://shop.db"), Ok("shop.db".to_owned()));
-        assert_eq!(path("sqlite://data/Shop.db"), Ok("data/Shop.db".to_owned()));
-        assert_eq!(path("sqlite:///srv/a%20b.db?mode=rwc"), Ok("/srv/a b.db".to_owned()));
-        assert_eq!(path("sqlite:////srv/shop.db"), Ok("//srv/shop.db".to_owned()));
-        for none in [
-            "sqlite:",
-            "sqlite://",
-            "sqlite::memory:",
-            "sqlite:x?mode=memory",
-            "sqlite:file:x",
-            "sqlite:a%00b",
+    fn a_database_whose_driver_is_not_built_in_is_a_mistake_that_says_so() {
+        for (text, engine, built_in, says) in [
+            ("postgis://me:S3cret@h/shop", Engine::Postgres, cfg!(feature = "postgres"), "postgresql://"),
+            ("mariadb://me:S3cret@h/shop", Engine::Mysql, cfg!(feature = "mysql"), "mysql://"),
+            ("sqlite:///S3cret.db", Engine::Sqlite, cfg!(feature = "sqlite"), "sqlite://"),
         ] {
-            assert!(path(none).is_err(), "{none}");
+            let mistake = format!("this build has no driver for {says}");
+            let url = url::Url::parse(text).expect("a URL");
+            let told = |drivers: &[_]| Place::with(drivers, &url, Access::Read).map(|place| place.engine());
+            let others: Vec<_> = DRIVERS.iter().copied().filter(|(of, _)| *of != engine).collect();
+            assert_eq!(told(&others), Err(mistake.clone()));
+            assert_eq!(told(DRIVERS), if built_in { Ok(engine) } else { Err(mistake) });
         }
     }
 }

@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::engine::Engine;
+
 /// What a server may say in all to one question, or while it lets somebody in. The longest answer that is read is half of it.
 pub const MOST: usize = 16 << 20;
 
@@ -52,13 +54,8 @@ enum Driver {
 }
 
 impl Relay {
-    /// A way to a PostgreSQL; what the driver appends to a socket's name is `rest`.
-    pub fn to_postgres(server: Box<dyn Stream>, rest: &str) -> io::Result<Self> {
-        Ok(Self { messages: Some(Messages::default()), ..Self::new(server, rest)? })
-    }
-
-    /// A way to a server whose messages are announced with no more than 16 MiB, as those of MySQL.
-    pub fn new(server: Box<dyn Stream>, rest: &str) -> io::Result<Self> {
+    /// A way to such a server; what the driver appends to a socket's name is `rest`.
+    pub fn to(engine: Engine, server: Box<dyn Stream>, rest: &str) -> io::Result<Self> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let name = format!("checker-{:032x}", u128::from_ne_bytes(random));
@@ -73,7 +70,8 @@ impl Relay {
             to_server: Carried::default(),
             room: MOST,
             has_overflowed: false,
-            messages: None,
+            // Those of MySQL are announced with no more than 16 MiB.
+            messages: (engine == Engine::Postgres).then(Messages::default),
             asked_for_tls: AtomicBool::new(false),
         })
     }
@@ -242,7 +240,7 @@ mod tests {
 
     async fn relay() -> (tokio::io::DuplexStream, Relay, UnixStream) {
         let (far, near) = duplex(1 << 10);
-        let mut relay = Relay::new(Box::new(near), "/rest").unwrap();
+        let mut relay = Relay::to(Engine::Mysql, Box::new(near), "/rest").unwrap();
         let socket = format!("{}/rest", relay.socket());
         let driver = relay.beside(UnixStream::connect(socket)).await.unwrap();
         (far, relay, driver)
@@ -291,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_is_announced_as_too_long_never_reaches_the_driver() {
         let (mut far, near) = duplex(1 << 10);
-        let mut relay = Relay::to_postgres(Box::new(near), "").unwrap();
+        let mut relay = Relay::to(Engine::Postgres, Box::new(near), "").unwrap();
         let mut driver = relay.beside(UnixStream::connect(relay.socket())).await.unwrap();
         far.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
         let mut heard = Vec::new();
@@ -330,7 +328,7 @@ mod tests {
     #[tokio::test]
     async fn no_other_process_gets_in() {
         let (mut far, near) = duplex(1 << 10);
-        let mut relay = Relay::new(Box::new(near), "").unwrap();
+        let mut relay = Relay::to(Engine::Mysql, Box::new(near), "").unwrap();
         let name = relay.socket();
         let other = format!(
             "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\0{}'); s.sendall(b'other'); s.recv(1)",

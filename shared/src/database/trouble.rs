@@ -8,8 +8,6 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt as _;
 use sqlx::Error;
 use sqlx::error::DatabaseError;
-use sqlx::mysql::MySqlDatabaseError;
-use sqlx::postgres::PgDatabaseError;
 
 use crate::check::Failure;
 
@@ -146,59 +144,19 @@ fn what(error: &Error, connecting: bool) -> What {
 }
 
 fn said_by_database(error: &dyn DatabaseError) -> What {
-    if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
-        said_by_postgres(error.code())
-    } else if let Some(error) = error.try_downcast_ref::<MySqlDatabaseError>() {
-        said_by_mysql(error.number())
-    } else {
-        let code = error.code().and_then(|code| code.parse().ok()).unwrap_or(0);
-        said_by_sqlite(code, error.message())
+    #[cfg(feature = "mysql")]
+    if let Some(error) = error.try_downcast_ref() {
+        return super::mysql::what(error);
     }
-}
-
-/// By its SQLSTATE: PostgreSQL's documentation, appendix A.
-fn said_by_postgres(code: &str) -> What {
-    match code {
-        "3D000" => What::NoDatabase,
-        "53300" => What::Full,
-        "53100" => What::DiskFull,
-        "57P01" | "57P02" | "57P03" | "57P04" | "57P05" => What::NotReady,
-        "25006" => What::ReadOnly,
-        "42P01" => What::NoTable,
-        "42501" => What::Forbidden,
-        _ if code.starts_with("28") => What::Denied,
-        _ if code.starts_with("08") => What::Lost,
-        _ => What::Query,
+    #[cfg(feature = "postgres")]
+    if let Some(error) = error.try_downcast_ref() {
+        return super::postgres::what(error);
     }
-}
-
-/// By its number: the server error references of MySQL and MariaDB.
-fn said_by_mysql(number: u16) -> What {
-    match number {
-        1044 | 1045 | 1129 | 1130 | 1698 | 1820 | 1862 | 3118 | 4151 => What::Denied,
-        1049 => What::NoDatabase,
-        1040 | 1203 | 1226 => What::Full,
-        1021 | 1114 => What::DiskFull,
-        1053 | 1927 | 4031 => What::NotReady,
-        1290 | 1792 | 1836 => What::ReadOnly,
-        1146 => What::NoTable,
-        1142 | 1143 | 1227 | 1370 => What::Forbidden,
-        _ => What::Query,
+    #[cfg(feature = "sqlite")]
+    if let Some(error) = error.try_downcast_ref() {
+        return super::sqlite::what(error);
     }
-}
-
-/// By its primary result code, which the low byte of an extended one is.
-fn said_by_sqlite(code: i32, message: &str) -> What {
-    match code & 0xff {
-        3 | 23 => What::Denied,
-        5 | 6 => What::Locked,
-        8 => What::ReadOnly,
-        11 | 26 => What::NotADatabase,
-        13 => What::DiskFull,
-        14 => What::NoFile,
-        1 if message.starts_with("no such table") => What::NoTable,
-        _ => What::Query,
-    }
+    What::Query
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub use mariadb::Mariadb;
 pub use memcached::Memcached;
 pub use nginx::Nginx;
 #[cfg(feature = "storage")]
-pub use objects::{Azurite, GoogleStorage, S3, SigningS3};
+pub use objects::{Azurite, Certificate, GoogleStorage, S3, SigningS3};
 pub use postgres::Postgres;
 pub use program::{Program, SOON, free_port, until};
 pub use proxy::Proxy;

@@ -21,6 +21,7 @@ const ANSWERS: &str = r#"
     location = /elsewhere { return 302 http://localhost:PORT/ok; }
     location = /bearer { if ($http_authorization != "Bearer S3cret") { return 401; } return 200; }
     location = /basic { if ($http_authorization != "Basic dXNlcjpTM2NyZXQ=") { return 401; } return 200; }
+    location = /certified { if ($ssl_client_verify != SUCCESS) { return 403; } return 200; }
     location = /key { if ($http_x_key != "S3cret") { return 403; } return 200; }
     location = /endless { root FOLDER; }
     location /published/ { root FOLDER; }
@@ -30,8 +31,10 @@ pub struct Nginx {
     pub program: Program,
     pub port: u16,
     pub tls: u16,
-    /// The certificate of its TLS port, which is its own authority.
+    /// The certificate of its TLS port, which is its own authority, and that of who is let in at `/certified`.
     pub ca: String,
+    /// The key to it.
+    pub key: String,
 }
 
 impl Nginx {
@@ -49,8 +52,8 @@ impl Nginx {
         fs::write(path("nginx.conf"), configuration(&folder, &listen, port, tls)).unwrap();
         let mut command = Command::new("/usr/sbin/nginx");
         command.args(["-p", &path(""), "-c", &path("nginx.conf"), "-e", &path("error.log")]);
-        let ca = path("cert.pem");
-        let nginx = Self { program: Program::start(command, folder), port, tls, ca };
+        let (ca, key) = (path("cert.pem"), path("key.pem"));
+        let nginx = Self { program: Program::start(command, folder), port, tls, ca, key };
         nginx.wait();
         nginx
     }
@@ -104,6 +107,7 @@ fn configuration(folder: &TempDir, listen: &str, port: u16, tls: u16) -> String 
          events {{ }}\n\
          http {{ {temporary} log_format plain '$connection_requests'; access_log {here}/access.log plain;\n\
          log_format answers '$status $uri'; access_log {here}/answers.log answers;\n\
-         server {{ {listen} ssl_certificate {here}/cert.pem; ssl_certificate_key {here}/key.pem; {answers} }} }}\n"
+         server {{ {listen} ssl_certificate {here}/cert.pem; ssl_certificate_key {here}/key.pem;\n\
+         ssl_client_certificate {here}/cert.pem; ssl_verify_client optional; {answers} }} }}\n"
     )
 }

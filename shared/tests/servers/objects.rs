@@ -6,8 +6,36 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{Program, free_port, node_program, python, until};
+
+/// What a server on `localhost` shows, which is its own authority.
+pub struct Certificate {
+    folder: TempDir,
+}
+
+impl Certificate {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("cert.pem"), issued.cert.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), issued.signing_key.serialize_pem()).unwrap();
+        Self { folder }
+    }
+
+    pub fn ca(&self) -> String {
+        self.folder.path().join("cert.pem").display().to_string()
+    }
+
+    fn key(&self) -> String {
+        self.folder.path().join("key.pem").display().to_string()
+    }
+
+    fn arguments(&self) -> [String; 4] {
+        ["--cert".to_owned(), self.ca(), "--key".to_owned(), self.key()]
+    }
+}
 
 pub struct S3 {
     pub program: Program,
@@ -17,10 +45,18 @@ pub struct S3 {
 impl S3 {
     /// With a bucket `media`.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with_tls(tls: &Certificate) -> Self {
+        Self::start_with(&tls.arguments())
+    }
+
+    fn start_with(arguments: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let mut command = node_program("s3rver");
-        command.args(["--address", "127.0.0.1", "--port", &port.to_string(), "--directory"]);
+        command.args(arguments).args(["--address", "127.0.0.1", "--port", &port.to_string(), "--directory"]);
         command.arg(folder.path()).args(["--no-vhost-buckets", "--configure-bucket", "media"]);
         let server = Self { program: Program::start(command, folder), port };
         server.wait();
@@ -142,10 +178,24 @@ impl Azurite {
         "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub fn start_with_tls(tls: &Certificate) -> Self {
+        Self::start_with(&tls.arguments())
+    }
+
+    fn start_with(arguments: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let mut command = node_program("azurite-blob");
-        command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"]);
+        command.args(arguments).args([
+            "--blobHost",
+            "127.0.0.1",
+            "--blobPort",
+            &port.to_string(),
+            "--location",
+        ]);
         command.arg(folder.path()).args(["--silent", "--disableTelemetry", "--skipApiVersionCheck"]);
         let server = Self { program: Program::start(command, folder), port };
         server.wait();

@@ -1,4 +1,6 @@
-"""An SMTP server (aiosmtpd): smtp.py PORT plain|starttls|tls [CERTIFICATE KEY]. The login is shop, with S3cret."""
+"""An SMTP server (aiosmtpd): smtp.py PORT plain|starttls|tls [CERTIFICATE KEY [CLIENT]]. The login is shop, with S3cret.
+
+Who does not show the certificate CLIENT is not let in."""
 
 import signal
 import ssl
@@ -11,7 +13,10 @@ port, mode, files = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 context = None
 if files:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(*files)
+    context.load_cert_chain(*files[:2])
+    if clients := files[2:]:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(*clients)
 
 
 class Told:

@@ -10,11 +10,22 @@ pub struct Smtp {
     pub port: u16,
     /// The certificate of its authority.
     pub ca: String,
+    /// The key to it.
+    pub key: String,
 }
 
 impl Smtp {
     /// `mode` is `plain`, `starttls` or `tls`.
     pub fn start(mode: &str) -> Self {
+        Self::start_with(mode, &[])
+    }
+
+    /// One that lets in who shows its own certificate.
+    pub fn start_for_the_certified(mode: &str) -> Self {
+        Self::start_with(mode, &["ca.pem"])
+    }
+
+    fn start_with(mode: &str, clients: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         let port = free_port();
@@ -25,10 +36,10 @@ impl Smtp {
             let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             std::fs::write(path("ca.pem"), issued.cert.pem()).unwrap();
             std::fs::write(path("key.pem"), issued.signing_key.serialize_pem()).unwrap();
-            command.args([path("ca.pem"), path("key.pem")]);
+            command.args(["ca.pem", "key.pem"].iter().chain(clients).map(|name| path(name)));
         }
-        let ca = path("ca.pem");
-        let server = Self { program: Program::start(command, folder), port, ca };
+        let (ca, key) = (path("ca.pem"), path("key.pem"));
+        let server = Self { program: Program::start(command, folder), port, ca, key };
         server.wait();
         server
     }

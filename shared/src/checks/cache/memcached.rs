@@ -1,7 +1,12 @@
 //! A cache that is a memcached, asked in its text protocol.
 //!
+//! Over TLS it is the same protocol, from the first byte on.
+//!
 //! Five commands are all that is needed, so they are written here: then they go out in one round trip, a value that was not
 //! stored is told, and an answer of any length takes no more memory than a right one.
+
+#[cfg(feature = "tls")]
+mod encrypted;
 
 use std::fmt;
 use std::io;
@@ -12,12 +17,16 @@ use std::time::Instant;
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+#[cfg(feature = "tls")]
+use self::encrypted::Encrypted;
 use super::{Entry, Expiry, Found, Read};
 use crate::check::Failure;
 use crate::net::{Address, Net};
+#[cfg(feature = "tls")]
+use crate::tls;
 
 const PORT: u16 = 11_211;
 
@@ -32,9 +41,11 @@ pub struct Memcached {
     kept: Mutex<Option<Link>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Place {
     Host(Address),
+    #[cfg(feature = "tls")]
+    Encrypted(Box<Encrypted>),
     Socket(PathBuf),
 }
 
@@ -69,6 +80,8 @@ impl From<io::Error> for Trouble {
 impl From<Trouble> for Failure {
     fn from(trouble: Trouble) -> Self {
         match trouble {
+            #[cfg(feature = "tls")]
+            Trouble::Lost(error) if tls::is_of_tls(&error) => tls::unencrypted(error),
             Trouble::Lost(error) => Self::failed("the connection to memcached was lost").because(error),
             Trouble::Garbled => Self::failed("memcached gave no proper answer"),
             Trouble::Refused(words) => Self::failed(reason(&words)).because(format!("it answered: {words}")),
@@ -94,6 +107,10 @@ impl Memcached {
         let (scheme, rest) = url.split_once("://")?;
         let place = match scheme {
             "memcached" => host(rest).map(Place::Host),
+            #[cfg(feature = "tls")]
+            "memcacheds" => Encrypted::read(rest).map(|server| Place::Encrypted(Box::new(server))),
+            #[cfg(not(feature = "tls"))]
+            "memcacheds" => Err("this build has no TLS for memcacheds://"),
             "memcached+unix" if rest.starts_with('/') => Ok(Place::Socket(rest.into())),
             "memcached+unix" => Err("a socket is memcached+unix:///PATH"),
             _ => return None,
@@ -132,12 +149,10 @@ impl Memcached {
 
     async fn connect(&self, deadline: Instant) -> Result<Link, Failure> {
         let stream: Box<dyn Stream> = match &self.place {
-            Place::Host(address) => {
-                let stream = self.net.connect(address, deadline).await?;
-                // A question is one packet, and no other follows that it could wait for.
-                let set = stream.set_nodelay(true);
-                set.map_err(|error| Failure::failed("the connection to memcached was lost").because(error))?;
-                Box::new(stream)
+            Place::Host(address) => Box::new(self.reach(address, deadline).await?),
+            #[cfg(feature = "tls")]
+            Place::Encrypted(server) => {
+                Box::new(server.encrypt(self.reach(server.address(), deadline).await?).await?)
             }
             Place::Socket(path) => {
                 let connected = UnixStream::connect(path).await;
@@ -148,6 +163,13 @@ impl Memcached {
         };
         Ok(Link(BufReader::new(stream)))
     }
+
+    async fn reach(&self, address: &Address, deadline: Instant) -> Result<TcpStream, Failure> {
+        let stream = self.net.connect(address, deadline).await?;
+        // A question is one packet, and no other follows that it could wait for.
+        stream.set_nodelay(true).map_err(Trouble::Lost)?;
+        Ok(stream)
+    }
 }
 
 fn host(rest: &str) -> Result<Address, &'static str> {
@@ -155,8 +177,11 @@ fn host(rest: &str) -> Result<Address, &'static str> {
     if rest.contains('@') {
         return Err("memcached is asked without user and password");
     }
+    if rest.contains('?') {
+        return Err("nothing is said after a question mark but of TLS, which is memcacheds://");
+    }
     let with_port = || Address::parse(&format!("{rest}:{PORT}"));
-    Address::parse(rest).or_else(with_port).ok_or("it is not memcached://HOST or memcached://HOST:PORT")
+    Address::parse(rest).or_else(with_port).ok_or("what follows its scheme is not HOST or HOST:PORT")
 }
 
 impl Link {

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use heartbeat::fleet::{Connection, Error};
 use redis::{Value, cmd};
 
-#[cfg(feature = "database")]
+#[cfg(feature = "_sql")]
 use super::table::Table;
 use super::{Lone, before, nothing};
 use crate::celery::task::{self, End, Sent};
 use crate::celery::{Broker, Invalid};
 use crate::check::Failure;
+#[cfg(not(feature = "_sql"))]
+use crate::database::Engine;
 use crate::kind::Mistake;
 
 /// What the key of a task's result begins with.
@@ -28,7 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 pub enum Backend {
     /// With what the keys begin with.
     Redis(Lone<Connection>, String),
-    #[cfg(feature = "database")]
+    #[cfg(feature = "_sql")]
     Database(Box<Table>),
     /// Nowhere: each is sent to who has sent the task.
     Reply,
@@ -49,7 +51,7 @@ impl Backend {
         }
         match (&mut backend, table) {
             (_, None) => {}
-            #[cfg(feature = "database")]
+            #[cfg(feature = "_sql")]
             (Self::Database(results), Some(name)) => {
                 let called = results.called(name);
                 mistakes.extend(called.err().map(|why| Mistake::of("result_table", why)));
@@ -62,10 +64,8 @@ impl Backend {
     }
 
     fn read(text: &str) -> Result<Self, String> {
-        #[cfg(feature = "database")]
         if let Some(url) = text.strip_prefix("db+") {
-            let table = Table::parse(url).map_err(|why| format!("the URL cannot be used: {why}"))?;
-            return Ok(Self::Database(Box::new(table)));
+            return database(url).map_err(|why| format!("the URL cannot be used: {why}"));
         }
         match text {
             "rpc" | "rpc://" => return Ok(Self::Reply),
@@ -108,7 +108,7 @@ impl Backend {
                 get.arg(format!("{keys}checker"));
                 told(connection.with(deadline, move |redis| one(redis, get, until)).await).map(drop)
             }
-            #[cfg(feature = "database")]
+            #[cfg(feature = "_sql")]
             Self::Database(table) => table.ask(deadline).await,
             Self::Reply => Ok(()),
         }
@@ -128,11 +128,21 @@ impl Backend {
                 told(end)?
                     .map_err(|task::Unread| Failure::failed("the result backend: the result is none in JSON"))
             }
-            #[cfg(feature = "database")]
+            #[cfg(feature = "_sql")]
             Self::Database(table) => table.end(&sent.id, last_look, deadline).await,
             Self::Reply => Ok(None),
         }
     }
+}
+
+#[cfg(feature = "_sql")]
+fn database(url: &str) -> Result<Backend, String> {
+    Table::parse(url).map(|table| Backend::Database(Box::new(table)))
+}
+
+#[cfg(not(feature = "_sql"))]
+fn database(url: &str) -> Result<Backend, String> {
+    Err(Engine::of(url).map_or_else(str::to_owned, Engine::missing))
 }
 
 /// What Celery puts before the key, which it parts from that by itself.

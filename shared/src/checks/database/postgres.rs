@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Replication, Role, Slots, nonsense};
+use super::server::{Replication, Slots};
+use super::{Role, nonsense};
 use crate::check::Failure;
 use crate::database::{Connection, Row, Trouble};
 

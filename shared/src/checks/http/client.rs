@@ -16,7 +16,7 @@ use crate::check::Failure;
 use crate::kind::Mistake;
 use crate::net::Net;
 use crate::settings::{Size, TlsFiles, Url};
-use crate::tls::{Tls, provider};
+use crate::tls::{Tls, is_of_tls, provider};
 
 /// A look-up of a name is left alone once the run is over; until then it has all the time that there is.
 const AS_LONG_AS_THE_RUN: Duration = Duration::from_mins(10);
@@ -225,10 +225,4 @@ fn why(error: reqwest::Error) -> Failure {
     }
     let reason = if error.is_connect() { "no connection is accepted" } else { "no answer of HTTP came" };
     Failure::failed(reason).because(error)
-}
-
-/// An I/O error does not tell what it holds as its source, and may hold another one.
-fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
-    let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || inside.is_some_and(|inside| is_of_tls(inside))
 }

@@ -241,6 +241,7 @@ fn refused(reason: &'static str, error: Error) -> Failure {
     match &error {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => failed("access is denied", error),
         Error::NotFound { .. } => failed("there is no such place in the storage", error),
+        _ if place::is_of_tls(&error) => failed("no encrypted connection can be made", error),
         _ => failed(reason, error),
     }
 }

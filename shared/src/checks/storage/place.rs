@@ -22,7 +22,7 @@ use crate::check::Failure;
 use crate::kind::Mistake;
 use crate::node::solo::{Solo, Unanswered};
 use crate::settings::{Secret, TlsFiles, Url};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 
 /// What no answer is longer than: what is asked for is short.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -232,6 +232,11 @@ impl Access {
 /// Whoever asks, asks again by itself.
 fn once() -> RetryConfig {
     RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+/// Whether TLS found what went wrong.
+pub fn is_of_tls(error: &Error) -> bool {
+    std::iter::successors(error.source(), |&error| error.source()).any(tls::is_of_tls)
 }
 
 /// What went wrong at the bottom of it, of which servers and settings have no say.
