@@ -22,7 +22,7 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use shared::settings::Listen;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::{self, Instant};
 
 use super::connections::{Connections, Place};
@@ -305,6 +305,8 @@ async fn talk(
         question.extensions_mut().insert(Peer(peer));
         let (answering, answer) = (place.answering(), router.call(question));
         async move {
+            // One question of each connection after another: a client that has sent many at once has no more turns than others.
+            task::yield_now().await;
             let answer = answer.await;
             drop(answering);
             answer
