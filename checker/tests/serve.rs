@@ -253,14 +253,17 @@ fn behind_a_trusted_proxy_the_client_is_who_it_says_and_never_the_proxy_itself()
 fn a_token_opens_and_any_other_bytes_are_no_error_of_the_server() {
     let server = Server::start(&mixed("[server.access]\ntoken = 'Gehéim'"));
     let with = |token: &[u8]| {
-        let mut bytes = b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\nX-Probe-Token: ".to_vec();
-        bytes.extend_from_slice(token);
-        bytes.extend_from_slice(b"\r\n\r\n");
-        server.send(&bytes).status
+        [&b"X-Probe-Token: "[..], b"Authorization: Bearer "].map(|header| {
+            let mut bytes = b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n".to_vec();
+            bytes.extend_from_slice(header);
+            bytes.extend_from_slice(token);
+            bytes.extend_from_slice(b"\r\n\r\n");
+            server.send(&bytes).status
+        })
     };
-    assert_eq!(with("Gehéim".as_bytes()), 200);
+    assert_eq!(with("Gehéim".as_bytes()), [200; 2]);
     for token in [&b""[..], b"Geh", b"Geh\xe9im", b"\xff\xfe\x80", "Gehéim2".as_bytes()] {
-        assert_eq!(with(token), 403, "{token:?}");
+        assert_eq!(with(token), [403; 2], "{token:?}");
     }
     assert_eq!((server.get("/readyz").status, server.get("/healthz").status), (403, 200));
 }
@@ -292,7 +295,10 @@ fn the_description_tells_of_what_this_configuration_serves() {
     let told = server.ask("GET", "/openapi.json", "X-Probe-Token: S3cret\r\n");
     assert!(!told.body.contains("S3cret"));
     let document = told.json();
-    assert_eq!((&document["openapi"], &document["security"]), (&json!("3.1.0"), &json!([{"token": []}])));
+    assert_eq!(
+        (&document["openapi"], &document["security"]),
+        (&json!("3.1.0"), &json!([{"token": []}, {"bearer": []}]))
+    );
     assert!(
         document["paths"]["/version"].is_null()
             && document["paths"]["/readyz"]["get"]["responses"]["500"].is_object()
@@ -385,7 +391,7 @@ fn whatever_is_answered_is_in_the_description() {
 
 #[test]
 fn a_scrape_is_told_what_stands_and_asks_no_check() {
-    let server = Server::start(&mixed(""));
+    let server = Server::start(&mixed("detail = 'safe'"));
     let scrape = || {
         server.ask(
             "GET",
@@ -409,6 +415,8 @@ fn a_scrape_is_told_what_stands_and_asks_no_check() {
         "checker_check_status{check=\"fails\",status=\"ok\"} 0",
         "checker_subset_up{subset=\"readiness\"} 1",
         "checker_subset_up{subset=\"all\"} 0",
+        "checker_checks{status=\"ok\"} 1",
+        "checker_checks{status=\"fail\"} 1",
         "# EOF",
     ] {
         assert!(has(&asked, line), "{line}\n{}", asked.body);
@@ -416,7 +424,7 @@ fn a_scrape_is_told_what_stands_and_asks_no_check() {
     assert!(
         asked.body.contains("checker_check_age_seconds{check=\"good\"} ") && !asked.body.contains("duration")
     );
-    let timed = Server::start(&mixed("durations = true"));
+    let timed = Server::start(&mixed("detail = 'safe'\ndurations = true"));
     let told = timed.get("/readyz?format=openmetrics");
     assert!(
         told.status == 200
@@ -425,6 +433,30 @@ fn a_scrape_is_told_what_stands_and_asks_no_check() {
     assert!(timed.get("/metrics").body.contains("checker_check_duration_seconds{check=\"good\"} "));
     let plain = timed.ask("GET", "/metrics", "Accept: text/plain;version=0.0.4\r\n");
     assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+}
+
+#[test]
+fn where_no_details_are_told_nothing_is_named_to_who_does_not_name_it() {
+    let server = Server::start(&mixed("durations = true\npage = true"));
+    server.get("/healthcheck/all");
+    for path in ["/metrics", "/openapi.json"] {
+        let told = server.get(path);
+        for name in ["\"good\"", "\"fails\"", "\"warns\"", "\"all\""] {
+            assert!(told.status == 200 && !told.body.contains(name), "{name} in {}", told.body);
+        }
+    }
+    let told = server.get("/metrics").body;
+    for line in [
+        "checker_subset_up{subset=\"readiness\"} 1",
+        "checker_subset_up{subset=\"startup\"} 0",
+        "checker_checks{status=\"ok\"} 1",
+        "checker_checks{status=\"warning\"} 1",
+        "checker_checks{status=\"fail\"} 1",
+        "checker_checks{status=\"unknown\"} 0",
+    ] {
+        assert!(told.lines().any(|shown| shown == line), "{line}\n{told}");
+    }
+    assert_eq!(told.lines().filter(|line| !line.starts_with('#')).count(), 6, "{told}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use serving::{Server, Told, shell, until};
 fn configuration(server: &str) -> String {
     let subsets = "[subsets]\nreadiness = ['files']\nothers = ['idle', 'files']\n";
     format!(
-        "[service]\nname = 'a <b>&\"'\n[server]\ncache = '1ms'\n{server}\n{subsets}{}{}",
+        "[service]\nname = 'a <b>&\"'\n[server]\ncache = '0s'\n{server}\n{subsets}{}{}",
         shell("files", "test -e there", ""),
         shell("idle", "exit 0", "")
     )

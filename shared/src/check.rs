@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use heartbeat::record::Record;
 use heartbeat::verdict::Verdict;
 
 use crate::hidden::without_secrets;
@@ -47,22 +48,43 @@ pub trait Check: Send + Sync {
     }
 }
 
-/// The workers of a cluster, the worst first.
+/// The workers that a check is about, the worst first.
 #[derive(Clone, Debug)]
 pub struct Workers {
-    /// The cluster's name.
+    /// The name of their cluster; empty where nobody tells it.
     pub cluster: String,
     /// The workers.
     pub workers: Vec<Worker>,
     /// Whether there are more.
     pub more: bool,
+    /// How many there are; nothing where it is about one worker alone, or where they were not counted.
+    pub counts: Option<Counts>,
+}
+
+/// How many workers a cluster has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that beat within their promise.
+    pub fresh: u64,
+    /// Those of them that can take work.
+    pub ready: u64,
+    /// Those that went silent and have not started anew.
+    pub lost: u64,
+    /// Those that count, by the queues that the check asks about.
+    pub queues: Vec<(String, u64)>,
 }
 
 /// One worker as it was judged. Names are what it says of itself.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Its name.
+    /// Its name; empty where it tells none.
     pub name: String,
+    /// The host that it runs on; empty where it tells none.
+    pub host: String,
+    /// Its incarnation, where it tells that.
+    pub id: Option<String>,
+    /// Since it was last heard of, where that is known.
+    pub age_ms: Option<u64>,
     /// The queues that it takes work from.
     pub queues: Vec<String>,
     /// What is concluded of it.
@@ -72,6 +94,16 @@ pub struct Worker {
     /// The running task whose deadline is nearest, and how many milliseconds are left until then; below zero where it is late, and
     /// nothing where it has none.
     pub nearest: Option<(String, Option<i64>)>,
+}
+
+impl Worker {
+    /// The task that a record of this age tells, for [`Worker::nearest`].
+    pub(crate) fn nearest_of(record: &Record, age_ms: u64) -> Option<(String, Option<i64>)> {
+        let now = record.at_mono_ms.saturating_add(age_ms);
+        let left = |due: u64| i64::try_from(i128::from(due) - i128::from(now)).unwrap_or(i64::MAX);
+        let nearest = record.tasks.nearest.as_ref()?;
+        Some((nearest.name.clone(), nearest.due_mono_ms.map(left)))
+    }
 }
 
 /// How a check is asked in the background.

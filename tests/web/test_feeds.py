@@ -22,7 +22,7 @@ def configuration(folder, detail="safe", status=503):
 name = "{SERVICE}"
 [server]
 detail = "{detail}"
-cache = "1ms"
+cache = "0s"
 failure_status = {status}
 [subsets]
 readiness = ["files"]

@@ -14,6 +14,28 @@ use shared::runner::{Outcome, Report, Warnings};
 #[cfg(feature = "run")]
 use super::Shown;
 
+/// A gauge: its name, and what it tells.
+pub type Gauge = (&'static str, &'static str);
+
+/// The verdict on a worker.
+pub const VERDICT: Gauge = ("heartbeat_worker_verdict", "1 for the worker's verdict, 0 for all others.");
+/// The age of a beat.
+pub const AGE: Gauge = ("heartbeat_beat_age_seconds", "How long ago the last beat was made.");
+/// How many workers a cluster has.
+#[cfg(any(feature = "redis", feature = "serve"))]
+pub const WORKERS: Gauge =
+    ("heartbeat_cluster_workers", "Workers: that beat, that take work, and that are lost.");
+/// How many of them count, by queue.
+#[cfg(any(feature = "redis", feature = "serve"))]
+pub const QUEUE_WORKERS: Gauge = ("heartbeat_cluster_queue_workers", "Workers that take work from a queue.");
+/// The verdict on each worker of a cluster. Those that do not hold would be many.
+#[cfg(any(feature = "redis", feature = "serve"))]
+pub const WORKER_VERDICT: Gauge = ("heartbeat_cluster_worker_verdict", "1 for the verdict of each worker.");
+/// The age of what was last heard of each worker of a cluster.
+#[cfg(any(feature = "redis", feature = "serve"))]
+pub const WORKER_AGE: Gauge =
+    ("heartbeat_cluster_worker_age_seconds", "How long ago each worker was last heard of.");
+
 /// An answer about a worker. Every sample carries its file, and its worker and cluster where they are known.
 pub fn worker(answer: &Answer) -> String {
     let mut exposition = Exposition { text: String::new(), labels: labels(answer) };
@@ -23,16 +45,16 @@ pub fn worker(answer: &Answer) -> String {
         "Whether the worker is what was asked for, live or ready.",
     );
     exposition.sample("heartbeat_worker_up", &[("for", answer.want.as_str())], u64::from(answer.passed));
-    exposition.family("heartbeat_worker_verdict", "gauge", "1 for the worker's verdict, 0 for all others.");
-    for verdict in Verdict::ALL {
-        let holds = u64::from(verdict == answer.verdict);
-        exposition.sample("heartbeat_worker_verdict", &[("verdict", verdict.as_str())], holds);
-    }
+    exposition.gauge(VERDICT);
+    exposition.verdicts(&[], answer.verdict);
     if let Some(age_ms) = answer.age_ms {
-        exposition.seconds("heartbeat_beat_age_seconds", "How long ago the last beat was made.", age_ms);
+        exposition.seconds_family(AGE.0, AGE.1);
+        exposition.seconds(AGE, &[], age_ms);
     }
     if let Some(budget_ms) = answer.budget_ms {
-        exposition.seconds("heartbeat_beat_budget_seconds", "How old the last beat may be.", budget_ms);
+        const BUDGET: Gauge = ("heartbeat_beat_budget_seconds", "How old the last beat may be.");
+        exposition.seconds_family(BUDGET.0, BUDGET.1);
+        exposition.seconds(BUDGET, &[], budget_ms);
     }
     if let Some(record) = &answer.record {
         let tasks = &record.tasks;
@@ -66,23 +88,13 @@ pub fn cluster(answer: &cluster::Answer) -> String {
         exposition.sample("heartbeat_cluster_status", &[("status", status.as_str())], holds);
     }
     if let Some(facts) = &answer.facts {
-        exposition.family(
-            "heartbeat_cluster_workers",
-            "gauge",
-            "Workers: that beat, that take work, and that are lost.",
-        );
-        for (state, count) in [("fresh", facts.fresh), ("ready", facts.ready), ("lost", facts.lost_count)] {
-            exposition.sample("heartbeat_cluster_workers", &[("state", state)], count);
-        }
+        exposition.gauge(WORKERS);
+        exposition.counts(&[], [facts.fresh, facts.ready, facts.lost_count]);
         if !answer.queues.is_empty() {
-            exposition.family(
-                "heartbeat_cluster_queue_workers",
-                "gauge",
-                "Workers that take work from a queue.",
-            );
+            exposition.gauge(QUEUE_WORKERS);
         }
         for (queue, count) in answer.queues.iter().zip(&facts.queues) {
-            exposition.sample("heartbeat_cluster_queue_workers", &[("queue", &queue.name)], *count);
+            exposition.sample(QUEUE_WORKERS.0, &[("queue", &queue.name)], *count);
         }
     }
     if let Some(roll) = &answer.roll {
@@ -153,24 +165,42 @@ impl Exposition {
         self.text
     }
 
-    fn seconds(&mut self, name: &str, help: &str, ms: u64) {
-        self.seconds_family(name, help);
-        self.sample(name, &[], format_args!("{}.{:03}", ms / 1_000, ms % 1_000));
+    /// Begins a gauge.
+    pub fn gauge(&mut self, (name, help): Gauge) {
+        self.family(name, "gauge", help);
     }
 
-    /// The verdict that holds for each worker; those that do not hold would be many.
+    /// A time of a family that was begun.
+    pub fn seconds(&mut self, (name, _): Gauge, own: &[(&str, &str)], ms: u64) {
+        self.sample(name, own, format_args!("{}.{:03}", ms / 1_000, ms % 1_000));
+    }
+
+    /// A verdict that holds, and all that do not.
+    pub fn verdicts(&mut self, own: &[(&str, &str)], holds: Verdict) {
+        for verdict in Verdict::ALL {
+            let own = [own, &[("verdict", verdict.as_str())]].concat();
+            self.sample(VERDICT.0, &own, u64::from(verdict == holds));
+        }
+    }
+
+    /// How many workers there are: fresh, ready and lost ones.
+    #[cfg(any(feature = "redis", feature = "serve"))]
+    pub fn counts(&mut self, own: &[(&str, &str)], counts: [u64; 3]) {
+        for (state, count) in ["fresh", "ready", "lost"].into_iter().zip(counts) {
+            self.sample(WORKERS.0, &[own, &[("state", state)]].concat(), count);
+        }
+    }
+
     #[cfg(feature = "redis")]
     fn list(&mut self, roll: &cluster::Roll) {
-        const NAME: &str = "heartbeat_cluster_worker_verdict";
-        self.family(NAME, "gauge", "1 for the verdict of each worker.");
+        self.gauge(WORKER_VERDICT);
         for listed in &roll.workers {
-            let mut own = vec![
-                ("worker", listed.worker.as_str()),
-                ("host", listed.host.as_str()),
-                ("verdict", listed.verdict.as_str()),
-            ];
-            own.extend(listed.id.as_deref().map(|id| ("id", id)));
-            self.sample(NAME, &own, 1);
+            let own = [&listed_labels(listed)[..], &[("verdict", listed.verdict.as_str())]].concat();
+            self.sample(WORKER_VERDICT.0, &own, 1);
+        }
+        self.seconds_family(WORKER_AGE.0, WORKER_AGE.1);
+        for (listed, age_ms) in roll.workers.iter().filter_map(|listed| Some((listed, listed.age_ms?))) {
+            self.seconds(WORKER_AGE, &listed_labels(listed), age_ms);
         }
     }
 
@@ -183,6 +213,13 @@ impl Exposition {
             .collect();
         let _ = writeln!(self.text, "{name}{{{}}} {value}", labels.join(","));
     }
+}
+
+#[cfg(feature = "redis")]
+fn listed_labels(listed: &cluster::Listed) -> Vec<(&str, &str)> {
+    let mut own = vec![("worker", listed.worker.as_str()), ("host", listed.host.as_str())];
+    own.extend(listed.id.as_deref().map(|id| ("id", id)));
+    own
 }
 
 fn escaped(value: &str) -> String {

@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,6 +28,10 @@ pub const STARTUP: &str = "startup";
 
 /// More threads than that are no help: checks wait, they do not compute. One that wrongly blocks its thread leaves the others.
 const THREADS: usize = 4;
+
+/// For how long beyond `cache` an answer is shown to who only looks: beyond what monitors wait between two questions. Who asks is
+/// never told an old one.
+pub const LATELY: Duration = Duration::from_mins(10);
 
 /// How long before an answer must be given its checks end.
 const SLACK: Duration = Duration::from_millis(100);
@@ -93,9 +96,19 @@ impl Setup {
         Shown { reasons: self.server.detail != Detail::None, durations: self.server.durations }
     }
 
-    /// What stands of each check, without asking any.
+    /// Whether workers may be told by name.
+    pub fn names_workers(&self) -> bool {
+        self.server.detail == Detail::Full
+    }
+
+    /// What stands of each check, without asking any. What was not asked lately ([`LATELY`]) is unknown.
     pub fn look(&self) -> Vec<Seen> {
-        self.checks.iter().map(|check| self.seen(check, check.look())).collect()
+        self.look_at(Instant::now(), &self.checks)
+    }
+
+    fn look_at(&self, now: Instant, checks: &[Arc<Watched>]) -> Vec<Seen> {
+        let most = self.server.cache.0.saturating_add(LATELY);
+        checks.iter().map(|check| self.seen(check, check.look().looked_at(now, most))).collect()
     }
 
     fn seen(&self, check: &Watched, told: Told) -> Seen {
@@ -103,13 +116,26 @@ impl Setup {
     }
 }
 
+/// How far a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Life {
+    /// It serves.
+    Serving,
+    /// It serves still, and readiness fails, because the end is near.
+    Stopping,
+    /// Whoever watches is told no more.
+    Stopped,
+}
+
 /// The configuration in force with all that is known of its checks, and the threads that ask them.
 pub struct Board {
     setup: RwLock<Arc<Setup>>,
-    stopping: AtomicBool,
+    life: watch::Sender<Life>,
     live: Live,
     /// For who waits for checks: fewer than there are connections, so that whatever needs no check is always answered.
     waiting: Semaphore,
+    #[cfg(feature = "grpc")]
+    watching: Arc<Semaphore>,
     runs: Runs,
     runtime: Option<Runtime>,
 }
@@ -127,9 +153,11 @@ impl Board {
         let runs = Runs { runtime: runtime.handle().clone(), starved, news: watch::Sender::new(0) };
         Ok(Self {
             setup: RwLock::new(Arc::new(setup)),
-            stopping: AtomicBool::new(false),
+            life: watch::Sender::new(Life::Serving),
             live: Live::new(runs.clone()),
             waiting,
+            #[cfg(feature = "grpc")]
+            watching: Arc::new(Semaphore::new(super::grpc::WATCHERS)),
             runs,
             runtime: Some(runtime),
         })
@@ -150,18 +178,38 @@ impl Board {
 
     /// From now on, readiness fails.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.advance(Life::Stopping);
+    }
+
+    /// From now on, nobody is told of changes any more: the streams of gRPC end, so that the server can.
+    pub fn end(&self) {
+        self.advance(Life::Stopped);
+    }
+
+    fn advance(&self, to: Life) {
+        self.life.send_modify(|life| *life = to.max(*life));
         self.runs.tell();
+    }
+
+    /// How far the server is, and each time that it has come further.
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
     }
 
     /// Whether readiness fails because the end is near.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        *self.life.borrow() != Life::Serving
     }
 
     /// A place to wait for checks. None where too many wait already.
     pub(super) fn place_to_wait(&self) -> Option<SemaphorePermit<'_>> {
         self.waiting.try_acquire().ok()
+    }
+
+    /// A place to watch a subset for as long as it is held. None where too many do already.
+    #[cfg(feature = "grpc")]
+    pub(super) fn place_to_watch(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        Arc::clone(&self.watching).try_acquire_owned().ok()
     }
 
     /// What the streams of the page share.
@@ -197,10 +245,10 @@ impl Board {
         Some(self.sum_up(View::new(setup, subset, words, seen)))
     }
 
-    /// What stands of a subset, without asking.
+    /// What stands of a subset, without asking. What was not asked lately ([`LATELY`]) is unknown.
     pub fn look(&self, setup: &Arc<Setup>, subset: &str, words: Words) -> Option<View> {
         let Some(checks) = setup.subset(subset) else { return Self::without_checks(setup, subset) };
-        let seen = checks.iter().map(|check| setup.seen(check, check.look())).collect();
+        let seen = setup.look_at(Instant::now(), checks);
         Some(self.sum_up(View::new(setup, subset, words, seen)))
     }
 
@@ -233,6 +281,6 @@ impl Drop for Board {
 
 impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Board").field("stopping", &self.stopping).finish_non_exhaustive()
+        f.debug_struct("Board").field("life", &self.life.borrow()).finish_non_exhaustive()
     }
 }

@@ -109,13 +109,16 @@ pub const ENDPOINTS: &[Endpoint] = &[
     },
     Endpoint {
         path: "/metrics",
-        about: "What stands of each check and of each subset, as OpenMetrics. It asks no check.",
+        about: "What stands of each check, subset and worker, as OpenMetrics. It asks no check.",
         media: || media(metrics::FORMS),
         schema: "Document",
         fails: false,
         is_there: |_, _| true,
         answer: |asked| {
-            Box::pin(async move { asked.show(metrics::FORMS, |setup| Metrics::of(&asked.board, setup)) })
+            Box::pin(async move {
+                metrics::prepare(&asked.board, &asked.setup).await;
+                asked.show(metrics::FORMS, |setup| Metrics::of(&asked.board, setup))
+            })
         },
     },
     Endpoint {

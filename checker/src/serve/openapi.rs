@@ -28,9 +28,11 @@ pub fn document(setup: &Setup, head: &Parts) -> Value {
         "components": { "schemas": schemas() },
     });
     if !setup.server.access.token.expose().is_empty() {
-        document["components"]["securitySchemes"] =
-            json!({ "token": { "type": "apiKey", "in": "header", "name": "X-Probe-Token" } });
-        document["security"] = json!([{ "token": [] }]);
+        document["components"]["securitySchemes"] = json!({
+            "token": { "type": "apiKey", "in": "header", "name": "X-Probe-Token" },
+            "bearer": { "type": "http", "scheme": "bearer" },
+        });
+        document["security"] = json!([{ "token": [] }, { "bearer": [] }]);
     }
     document
 }
@@ -64,8 +66,10 @@ fn parameters(endpoint: &Endpoint, setup: &Setup) -> Value {
         if !names.contains(&LIVENESS) {
             names.push(LIVENESS);
         }
-        parameters
-            .push(json!({ "name": "subset", "in": "path", "required": true, "schema": { "enum": names } }));
+        // Names are details.
+        let schema =
+            if setup.shown().reasons { json!({ "enum": names }) } else { json!({ "type": "string" }) };
+        parameters.push(json!({ "name": "subset", "in": "path", "required": true, "schema": schema }));
     }
     parameters.into()
 }

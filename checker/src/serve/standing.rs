@@ -18,6 +18,9 @@ pub const CHANGES: usize = 20;
 /// What is said of a check that has not answered yet.
 pub const NOT_ASKED: &str = "not asked yet";
 
+/// What is said of a check whose last answer is of long ago.
+pub const NOT_LATELY: &str = "not asked lately";
+
 /// A time, for decisions and for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -31,6 +34,13 @@ impl Moment {
     /// This moment.
     pub fn now() -> Self {
         Self { mono: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// So much later; the same where no clock goes that far.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        let later = self.mono.checked_add(time).zip(self.wall.checked_add(time));
+        later.map_or(self, |(mono, wall)| Self { mono, wall })
     }
 }
 

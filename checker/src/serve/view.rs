@@ -58,6 +58,8 @@ pub struct Seen {
     pub answered: Option<Moment>,
     /// Since when it stands as it does.
     pub since: Moment,
+    /// What stood before, where anything did.
+    pub before: Option<Status>,
     told: Told,
     shown: Shown,
 }
@@ -68,7 +70,7 @@ impl Seen {
         let mut outcome = told.outcome.clone();
         outcome.source = None;
         outcome.reason = outcome.reason.filter(|_| shown.reasons);
-        Self { outcome, kind, answered: told.answered, since: told.standing.since, told, shown }
+        Self { outcome, kind, answered: told.answered, since: told.since, before: told.before, told, shown }
     }
 
     /// How long the last run took, where that is told.

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time;
 
 use super::logs;
-use super::standing::{Moment, Patience, Standing};
+use super::standing::{Moment, NOT_LATELY, Patience, Standing};
 use super::starved::{Starved, Watch};
 
 /// What is said of a check whose answer came late because this process itself was kept from running.
@@ -105,8 +105,25 @@ pub struct Told {
     pub standing: Arc<Standing>,
     /// When the last answer came.
     pub answered: Option<Moment>,
-    /// What it amounts to for who asked. That is what stands, but for who could not wait for the answer.
+    /// What it amounts to for who asked. That is what stands, but for who could not wait for the answer, and for who only
+    /// looks long after the last one.
     pub outcome: Outcome,
+    /// Since when that is so.
+    pub since: Moment,
+    /// What was so before, where anything was.
+    pub before: Option<Status>,
+}
+
+impl Told {
+    /// The same for who looks at `now` and asks nobody: unknown where the last answer is older than `most`.
+    #[must_use]
+    pub fn looked_at(self, now: Instant, most: Duration) -> Self {
+        let old = |answered: &Moment| now.saturating_duration_since(answered.mono) > most;
+        let Some(answered) = self.answered.filter(old) else { return self };
+        let outcome =
+            Outcome { status: Status::Unknown, reason: Some(NOT_LATELY.to_owned()), ..self.outcome };
+        Self { outcome, since: answered.after(most), before: Some(self.standing.status), ..self }
+    }
 }
 
 /// A question that was asked.
@@ -138,7 +155,9 @@ impl Watched {
     /// What stands, without asking.
     pub fn look(&self) -> Told {
         let state = self.state();
-        Told { standing: Arc::clone(&state.standing), answered: state.answered, outcome: self.stands(&state) }
+        let standing = Arc::clone(&state.standing);
+        let (since, before) = (standing.since, standing.changes.back().map(|change| change.from));
+        Told { standing, answered: state.answered, outcome: self.stands(&state), since, before }
     }
 
     /// Asks, where the last answer is older than `cache` and nobody asks already; what comes of it is for [`Watched::wait`]. A run
@@ -270,6 +289,7 @@ mod tests {
     use tokio::runtime::{Builder, Runtime};
 
     use super::*;
+    use crate::serve::standing::NOT_ASKED;
 
     const TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -359,5 +379,47 @@ mod tests {
         let within = Duration::from_millis(10);
         let running = watched.ask(&runs, Duration::ZERO, within).running.unwrap();
         assert_eq!((running.within, watched.late(&running).took), (within, within));
+    }
+
+    fn told(status: Status, answered: Option<Moment>) -> Told {
+        let now = Moment::now();
+        let mut standing = Standing::new(now, 1);
+        let patience = Patience { fall: 1.try_into().unwrap(), rise: 1.try_into().unwrap() };
+        let outcome = Outcome {
+            name: "it".to_owned(),
+            status,
+            critical: true,
+            reason: None,
+            took: Duration::ZERO,
+            source: None,
+        };
+        if let Some(at) = answered {
+            standing.note(&outcome, at, patience);
+        }
+        Told { standing: Arc::new(standing), answered, outcome, since: now, before: Some(Status::Fail) }
+    }
+
+    #[test]
+    fn what_was_not_asked_lately_is_unknown_to_who_looks() {
+        const MOST: Duration = Duration::from_mins(10);
+        let answered = Moment::now();
+        for status in [Status::Pass, Status::Fail] {
+            let at = |later: Duration| told(status, Some(answered)).looked_at(answered.mono + later, MOST);
+            for recent in [Duration::ZERO, MOST] {
+                let told = at(recent);
+                assert_eq!(
+                    (told.outcome.status, told.outcome.reason, told.before),
+                    (status, None, Some(Status::Fail))
+                );
+            }
+            let old = at(MOST + Duration::from_nanos(1));
+            assert_eq!(
+                (old.outcome.status, old.outcome.reason.as_deref()),
+                (Status::Unknown, Some(NOT_LATELY))
+            );
+            assert_eq!((old.since.mono, old.before), (answered.mono + MOST, Some(status)));
+        }
+        let never = told(Status::Unknown, None).looked_at(answered.mono + MOST * 2, MOST);
+        assert_eq!((never.outcome.reason, never.standing.reason.as_deref()), (None, Some(NOT_ASKED)));
     }
 }

@@ -1,6 +1,6 @@
-//! The workers that the page shows: read now and then while somebody looks, beside the checks and never in the way of one.
+//! The workers that the page and `/metrics` show: read now and then while somebody looks, beside the checks and never in the way of one.
 //!
-//! Nothing is read where no details are told. Whether workers have names there is decided in `sheet`, by the configuration.
+//! Nothing is read where no details are told. Whether workers have names is decided by who shows them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,11 +24,8 @@ const SHARE: u32 = 5;
 /// How long reading may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long who loads the page waits for a reading.
-const FIRST: Duration = Duration::from_millis(500);
-
-/// What was read so long ago is shown to nobody who does not wait for it to be read again.
-const OLD: Duration = Duration::from_secs(10);
+/// How long who asks once waits for a reading.
+const MEETING: Duration = Duration::from_millis(500);
 
 /// What was read so long ago tells nothing of now.
 const CURRENT: Duration = Duration::from_mins(1);
@@ -79,8 +76,8 @@ impl Crews {
         Self { runs, known: Arc::default() }
     }
 
-    /// What is known, by the names of the checks; and begins to read where that is old.
-    pub fn look(&self, setup: &Setup) -> Vec<(String, Arc<Crew>)> {
+    /// What is known of the workers of each check; and begins to read where that is old.
+    pub fn look(&self, setup: &Setup) -> Vec<(Arc<Watched>, Arc<Crew>)> {
         if !setup.shown().reasons {
             return Vec::new();
         }
@@ -99,18 +96,18 @@ impl Crews {
                 known.next = Next::Reading;
                 self.runs.runtime.spawn(read(Arc::clone(check), Arc::clone(&self.known), self.runs.clone()));
             }
-            found.extend(known.crew.as_ref().map(|crew| (check.name().to_owned(), Arc::clone(crew))));
+            found.extend(known.crew.as_ref().map(|crew| (Arc::clone(check), Arc::clone(crew))));
         }
         found
     }
 
-    /// Waits for what is not known of each, or not of late; and not for long.
-    pub async fn meet(&self, board: &Board, setup: &Setup) {
+    /// Waits for what is not known of each, or was read longer ago than `most`; and not for long.
+    pub async fn meet(&self, board: &Board, setup: &Setup, most: Duration) {
         let mut news = board.news();
         let met = async {
             loop {
                 self.look(setup);
-                let old = |crew: &Arc<Crew>| crew.at.mono.elapsed() >= OLD;
+                let old = |crew: &Arc<Crew>| crew.at.mono.elapsed() >= most;
                 let waits =
                     |known: &Known| known.next == Next::Reading && known.crew.as_ref().is_none_or(old);
                 if !lock(&self.known).iter().any(waits) || news.changed().await.is_err() {
@@ -119,7 +116,7 @@ impl Crews {
             }
         };
         // Who is not known by then is shown later.
-        let _ = time::timeout(FIRST, met).await;
+        let _ = time::timeout(MEETING, met).await;
     }
 }
 

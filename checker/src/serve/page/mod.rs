@@ -9,9 +9,12 @@ mod live;
 mod sheet;
 mod strip;
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 
+pub use self::crews::Crew;
 pub use self::live::{Live, SIGN};
 pub use self::sheet::subset;
 
@@ -32,6 +35,9 @@ pub const HTML: &str = "text/html; charset=utf-8";
 /// The forms that the page is asked for in. What prints them needs more than one value, so it stands below.
 pub const FORMS: &[Form<()>] = &[form("html", "text/html", HTML), form(EVENTS, STREAM, STREAM)];
 
+/// Workers that were read so long ago are shown to nobody who does not wait for them to be read again.
+const OLD: Duration = Duration::from_secs(10);
+
 const EVENTS: &str = "events";
 
 const STREAM: &str = "text/event-stream";
@@ -50,7 +56,7 @@ pub async fn page(asked: Asked) -> Answer {
     if form.name == EVENTS {
         return live::stream(&asked.board, &asked.setup, base);
     }
-    asked.board.live().crews.meet(&asked.board, &asked.setup).await;
+    asked.board.live().crews.meet(&asked.board, &asked.setup, OLD).await;
     answer(StatusCode::OK, HTML, sheet::page(&asked.board, &asked.setup, &base))
 }
 

@@ -12,7 +12,6 @@ use heartbeat::verdict::Verdict;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use shared::Status;
 use shared::check::{Worker, Workers};
-use shared::config::Detail;
 
 use super::crews::Crew;
 use super::{SCRIPT, SIGN, STYLE, strip};
@@ -84,7 +83,7 @@ impl Sheet {
             @if !checks.is_empty() {
                 (self::checks(&checks, setup.server.durations))
                 @for (check, crew) in board.live().crews.look(setup) {
-                    (crew_of(&check, &crew, setup.server.detail == Detail::Full))
+                    (crew_of(check.name(), &crew, setup.names_workers()))
                 }
                 (changes(&checks))
             }
@@ -259,11 +258,11 @@ fn row(seen: &Seen, durations: bool) -> Markup {
     }
 }
 
-/// What stood before the last change.
+/// What stood before.
 fn before(seen: &Seen) -> Markup {
     html! {
-        @if let Some(change) = seen.changes().last() {
-            " " span .quiet.before { "before: " (change.from.word()) }
+        @if let Some(before) = seen.before {
+            " " span .quiet.before { "before: " (before.word()) }
         }
     }
 }
@@ -296,7 +295,10 @@ fn crew_of(check: &str, crew: &Crew, names: bool) -> Markup {
     html! {
         h2 #(id) {
             "Workers of "
-            @match &crew.told { Ok(workers) => (Plain(&workers.cluster)), Err(_) => (check) }
+            @match &crew.told {
+                Ok(workers) if !workers.cluster.is_empty() => (Plain(&workers.cluster)),
+                _ => (check),
+            }
         }
         div .sheet {
             @match &crew.told {
@@ -398,7 +400,7 @@ fn worker_row(worker: &Worker, at: SystemTime) -> Markup {
     html! {
         tr class=(status.word()) {
             th scope="row" {
-                b { (Plain(&worker.name)) }
+                b { @if worker.name.is_empty() { "no name" } @else { (Plain(&worker.name)) } }
                 @if status != Status::Pass { span .reason { (Plain(&worker.reason)) } }
             }
             td class=(status.word()) { span .word { (verdict) } }
@@ -474,6 +476,9 @@ mod tests {
     fn worker(name: &str, verdict: Verdict, left: Option<i64>) -> Worker {
         Worker {
             name: format!("host-{name}:1"),
+            host: format!("host-{name}"),
+            id: None,
+            age_ms: None,
             queues: vec!["mail".to_owned()],
             verdict,
             reason: format!("host-{name}:1 hangs in its task"),
@@ -487,7 +492,7 @@ mod tests {
             worker("b", Verdict::Alive, Some(90_000)),
             worker("c", Verdict::Alive, Some(30_000)),
         ];
-        let told = Ok(Workers { cluster: "orders".to_owned(), workers, more: false });
+        let told = Ok(Workers { cluster: "orders".to_owned(), workers, more: false, counts: None });
         let wall = UNIX_EPOCH + Duration::from_secs(1_000_000);
         Crew { told, at: Moment { mono: Instant::now().checked_sub(read).unwrap(), wall } }
     }
@@ -530,6 +535,7 @@ mod tests {
             cluster: "orders".to_owned(),
             workers: vec![many("a"), many("b"), many("c")],
             more: false,
+            counts: None,
         });
         for names in [true, false] {
             let crew = Crew { told: told.clone(), ..crew(Duration::ZERO) };

@@ -8,7 +8,7 @@ use nix::unistd::gethostname;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::fleet::{self, Settings as Question};
+use super::fleet::Settings as Question;
 use super::{Answer, Policy, Queue, Share};
 use crate::blocking::Blocking;
 use crate::check::{Check, Failure, Workers};
@@ -147,12 +147,10 @@ impl Check for ClusterCheck {
     }
 
     async fn workers(&self, most: usize, deadline: Instant) -> Option<Result<Workers, Failure>> {
-        let host = self.question.question.host.clone();
-        let read =
-            self.onlookers.with(move |fleet| fleet::workers(fleet, host.as_deref(), most, deadline)).await;
-        let cluster = self.question.question.cluster.clone();
+        let question = self.question.clone();
+        let read = self.onlookers.with(move |fleet| question.workers(fleet, most, deadline)).await;
         Some(match read {
-            Ok(Ok((workers, more))) => Ok(Workers { cluster, workers, more }),
+            Ok(Ok(workers)) => Ok(workers),
             Ok(Err(error)) => Err(Failure::unknown(error.kind().to_string()).because(error)),
             Err(failure) => Err(failure),
         })

@@ -12,7 +12,7 @@ use heartbeat::record::Id;
 
 use super::{Answer, Facts, Listed, MOST_LISTED, Missing, Question, Roll, Silent};
 #[cfg(feature = "run")]
-use crate::check::Worker;
+use crate::check::{Counts, Worker, Workers};
 use crate::checks::worker::Want;
 
 /// How many of the lost are named where nobody asked how many there may be.
@@ -242,9 +242,24 @@ fn size_of_text(member: &Member) -> usize {
     member.worker.len() + member.host.len() + queues
 }
 
+#[cfg(feature = "run")]
+impl Settings {
+    /// The workers that are asked about, `most` at most, and how many there are by the counts that Redis keeps. There are none
+    /// where workers are counted one by one: that is the matter of an answer.
+    pub fn workers(&self, fleet: &mut Fleet, most: usize, until: Instant) -> Result<Workers, Error> {
+        let (workers, more) = workers(fleet, self.question.host.as_deref(), most, until)?;
+        let counts = if self.is_counted_one_by_one() { None } else { Some(self.count(fleet, until)?) };
+        let counts = counts.map(|Facts { fresh, ready, lost_count, queues, .. }| {
+            let names = self.question.policy.queues.iter().map(|queue| queue.name.clone());
+            Counts { fresh, ready, lost: lost_count, queues: names.zip(queues).collect() }
+        });
+        Ok(Workers { cluster: self.question.cluster.clone(), workers, more, counts })
+    }
+}
+
 /// The workers, or those of one host, the worst first, `most` at most; whether there are more.
 #[cfg(feature = "run")]
-pub fn workers(
+fn workers(
     fleet: &mut Fleet,
     host: Option<&str>,
     most: usize,
@@ -264,16 +279,15 @@ impl Worker {
     fn of(member: &Member) -> Self {
         let judgement = member.judge(None);
         let record = member.record();
-        let age_ms = member.age_ms.unwrap_or_default();
-        let now = record.map_or(0, |record| record.at_mono_ms.saturating_add(age_ms));
-        let left = |due: u64| i64::try_from(i128::from(due) - i128::from(now)).unwrap_or(i64::MAX);
-        let nearest = record.and_then(|record| record.tasks.nearest.as_ref());
         Self {
             name: member.worker.clone(),
+            host: member.host.clone(),
+            id: Some(member.id.to_string()),
+            age_ms: member.age_ms,
             queues: record.map(|record| record.queues.clone()).unwrap_or_default(),
             verdict: judgement.verdict,
             reason: judgement.to_string(),
-            nearest: nearest.map(|task| (task.name.clone(), task.due_mono_ms.map(left))),
+            nearest: record.and_then(|record| Self::nearest_of(record, member.age_ms.unwrap_or_default())),
         }
     }
 }

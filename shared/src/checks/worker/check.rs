@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use heartbeat::DEFAULT_FILE;
+use heartbeat::record::Record;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Answer, Overdue, Settings as Question, Unknown, Want, parse_owner};
 use crate::blocking::Blocking;
-use crate::check::{Check, Failure};
+use crate::check::{self, Check, Failure, Workers};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::settings::Span;
 use crate::status::Status;
@@ -40,6 +41,8 @@ pub struct WorkerCheck {
     question: Question,
     owner: Option<String>,
     look: Blocking<()>,
+    /// For who looks at the worker, beside the check.
+    onlookers: Blocking<()>,
 }
 
 impl Settings for Worker {
@@ -60,24 +63,51 @@ impl Settings for Worker {
             unknown: self.unknown,
             ..Question::new(file.unwrap_or_else(|| DEFAULT_FILE.into()))
         };
-        Ok(WorkerCheck { question, owner: self.owner, look: Blocking::new(()) })
+        let (look, onlookers) = (Blocking::new(()), Blocking::new(()));
+        Ok(WorkerCheck { question, owner: self.owner, look, onlookers })
     }
 }
 
 #[async_trait::async_trait]
 impl Check for WorkerCheck {
     async fn run(&self, _: Instant) -> Result<(), Failure> {
+        judge(&self.answer(&self.look).await?)
+    }
+
+    async fn workers(&self, _: usize, _: Instant) -> Option<Result<Workers, Failure>> {
+        Some(self.answer(&self.onlookers).await.map(|answer| alone(&answer)))
+    }
+}
+
+impl WorkerCheck {
+    async fn answer(&self, look: &Blocking<()>) -> Result<Answer, Failure> {
         let (mut question, owner) = (self.question.clone(), self.owner.clone());
-        let look = move |(): &mut ()| {
+        let seen = move |(): &mut ()| {
             // A user's name may be a network away, so it is looked up here.
             question.owner = owner.as_deref().map(parse_owner).transpose()?.unwrap_or_default();
             Ok(question.answer())
         };
-        let looked: Result<Answer, super::NoSuchUser> = self.look.with(look).await?;
-        let answer =
-            looked.map_err(|error| Failure::unknown("the owner's name is not known here").because(error))?;
-        judge(&answer)
+        let looked: Result<Answer, super::NoSuchUser> = look.with(seen).await?;
+        looked.map_err(|error| Failure::unknown("the owner's name is not known here").because(error))
     }
+}
+
+/// The worker, by itself.
+fn alone(answer: &Answer) -> Workers {
+    let record = answer.record.as_deref();
+    let text = |of: fn(&Record) -> &String| record.map(of).cloned().unwrap_or_default();
+    let worker = check::Worker {
+        name: text(|record| &record.worker),
+        host: text(|record| &record.host),
+        id: record.map(|record| record.id.to_string()),
+        age_ms: answer.age_ms,
+        queues: record.map(|record| record.queues.clone()).unwrap_or_default(),
+        verdict: answer.verdict,
+        reason: answer.reason.clone(),
+        nearest: record
+            .and_then(|record| check::Worker::nearest_of(record, answer.age_ms.unwrap_or_default())),
+    };
+    Workers { cluster: text(|record| &record.cluster), workers: vec![worker], more: false, counts: None }
 }
 
 /// The verdict is for everyone; the sentence around it names tasks and processes.
@@ -96,6 +126,7 @@ fn judge(answer: &Answer) -> Result<(), Failure> {
 mod tests {
     use std::time::Duration;
 
+    use heartbeat::verdict::Verdict;
     use serde_json::{Value, from_value, json};
 
     use super::*;
@@ -117,9 +148,15 @@ mod tests {
         for want in ["live", "ready"] {
             assert_eq!(ask(json!({ "file": file, "for": want })).await.0, Status::Pass);
         }
+        let check = from_value::<Worker>(json!({ "file": file })).unwrap().build().unwrap();
+        let seen = async || check.workers(1, Instant::now()).await.unwrap().unwrap().workers.remove(0);
+        let alive = seen().await;
+        assert_eq!((alive.verdict, alive.name.is_empty(), alive.id.is_some()), (Verdict::Alive, false, true));
         worker.stop().unwrap();
         let expected = (Status::Fail, "the worker's verdict is `missing`".to_owned());
         assert_eq!(ask(json!({ "file": file })).await, expected);
+        let missing = seen().await;
+        assert_eq!((missing.verdict, &*missing.name, missing.id), (Verdict::Missing, "", None));
     }
 
     #[tokio::test]
