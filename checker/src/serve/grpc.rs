@@ -140,8 +140,8 @@ impl Health for Asked {
     }
 }
 
-/// Who watches. It is asked for its next answer only where the client has room for one, so a slow client costs no memory and is
-/// told the latest.
+/// Who watches. It is asked for its next answer only where the client has room for one, so nothing is kept for a client that
+/// does not read.
 struct Watcher {
     board: Arc<Board>,
     head: Parts,
