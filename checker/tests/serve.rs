@@ -253,14 +253,17 @@ fn behind_a_trusted_proxy_the_client_is_who_it_says_and_never_the_proxy_itself()
 fn a_token_opens_and_any_other_bytes_are_no_error_of_the_server() {
     let server = Server::start(&mixed("[server.access]\ntoken = 'Gehéim'"));
     let with = |token: &[u8]| {
-        let mut bytes = b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\nX-Probe-Token: ".to_vec();
-        bytes.extend_from_slice(token);
-        bytes.extend_from_slice(b"\r\n\r\n");
-        server.send(&bytes).status
+        [&b"X-Probe-Token: "[..], b"Authorization: Bearer "].map(|header| {
+            let mut bytes = b"GET /readyz HTTP/1.1\r\nHost: it\r\nConnection: close\r\n".to_vec();
+            bytes.extend_from_slice(header);
+            bytes.extend_from_slice(token);
+            bytes.extend_from_slice(b"\r\n\r\n");
+            server.send(&bytes).status
+        })
     };
-    assert_eq!(with("Gehéim".as_bytes()), 200);
+    assert_eq!(with("Gehéim".as_bytes()), [200; 2]);
     for token in [&b""[..], b"Geh", b"Geh\xe9im", b"\xff\xfe\x80", "Gehéim2".as_bytes()] {
-        assert_eq!(with(token), 403, "{token:?}");
+        assert_eq!(with(token), [403; 2], "{token:?}");
     }
     assert_eq!((server.get("/readyz").status, server.get("/healthz").status), (403, 200));
 }
@@ -292,7 +295,10 @@ fn the_description_tells_of_what_this_configuration_serves() {
     let told = server.ask("GET", "/openapi.json", "X-Probe-Token: S3cret\r\n");
     assert!(!told.body.contains("S3cret"));
     let document = told.json();
-    assert_eq!((&document["openapi"], &document["security"]), (&json!("3.1.0"), &json!([{"token": []}])));
+    assert_eq!(
+        (&document["openapi"], &document["security"]),
+        (&json!("3.1.0"), &json!([{"token": []}, {"bearer": []}]))
+    );
     assert!(
         document["paths"]["/version"].is_null()
             && document["paths"]["/readyz"]["get"]["responses"]["500"].is_object()

@@ -723,7 +723,7 @@ fn under_load_no_connection_is_refused_and_no_answer_is_of_two_configurations_or
     let text = |status: u16| {
         let name = format!("at-{status}");
         format!(
-            "[service]\nversion = '{name}'\n[server]\nfailure_status = {status}\n[subsets]\n{name} = ['{name}']\nreadiness = ['{name}']\n{}",
+            "[service]\nversion = '{name}'\n[server]\ndetail = 'safe'\nfailure_status = {status}\n[subsets]\n{name} = ['{name}']\nreadiness = ['{name}']\n{}",
             shell(&name, "exit 1", "")
         )
     };

@@ -127,6 +127,24 @@ async fn a_storage_is_believed_by_its_authority_and_name() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_this_side_is_shown_to_who_asks_for_one() {
+    let tls = Certificate::new();
+    let server = GoogleStorage::start_for_the_certified(&tls);
+    let asked = |certificates: Value| {
+        let settings = json!({
+            "url": "gs://media",
+            "mode": "write",
+            "endpoint": format!("https://localhost:{}", server.port),
+            "service_account": server.account(true),
+            "tls": certificates,
+        });
+        check("storage", settings)
+    };
+    assert_eq!(ask(&*asked(json!({ "ca": tls.ca(), "cert": tls.ca(), "key": tls.key() }))).await, Ok(()));
+    ask(&*asked(json!({ "ca": tls.ca() }))).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn s3_lets_in_who_has_the_right_secret_and_the_right_to_do_what_is_asked() {
     let server = SigningS3::start();
     let write = |(account, secret): (String, String)| {

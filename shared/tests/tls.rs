@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 use serde_json::{Value, json};
 use servers::{Nginx, Smtp, ask, ask_briefly, check};
 use tempfile::TempDir;
@@ -170,6 +171,36 @@ async fn the_first_certificate_of_a_chain_to_end_counts_unless_nothing_rests_on_
         "the certificate's issuer is not trusted",
         "without the one between"
     );
+}
+
+#[tokio::test]
+async fn a_certificate_of_this_side_is_shown_to_who_asks_for_one() {
+    let authority = authority("ours", 300);
+    let server = Shower::trusted_by(&authority);
+    let own = rcgen::generate_simple_self_signed(["checker".to_owned()]).unwrap();
+    let file = |name: &str, pem: String| {
+        let path = server.folder.path().join(name);
+        fs::write(&path, pem).unwrap();
+        path
+    };
+    let files = [file("cert.pem", own.cert.pem()), file("key.pem", own.signing_key.serialize_pem())];
+    let mut known = RootCertStore::empty();
+    known.add(own.cert.der().clone()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(known), shared::tls::provider());
+    let (certificate, key) = signed("localhost", 200, &authority);
+    // In later versions a client that is refused has shaken hands before it is.
+    let config = ServerConfig::builder_with_provider(shared::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    *server.shown.lock().unwrap() = Some(Arc::new(config));
+    let mut settings = server.settings();
+    assert_eq!(told(&settings).await, "the handshake of TLS fails");
+    settings["tls"]["cert"] = json!(files[0]);
+    settings["tls"]["key"] = json!(files[1]);
+    assert_eq!(told(&settings).await, "");
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ def test_a_thousand_ask_about_a_frozen_database(serve, start, tmp_path):
     sent_away = [took for took, (status, head, _) in told if status == 503 and "retry-after: 1" in head]
     assert (len(waited), len(sent_away)) == (900, 100)
     print(f"{len(waited)} answers after {min(waited):.2f} to {max(waited):.2f} s, {len(sent_away)} sent away after {max(sent_away):.2f} s at most")
-    assert max(waited) < TIMEOUT + crowd.Healthz.SOON
+    assert max(waited) < TIMEOUT + 2 * crowd.Healthz.SOON
 
     # All that the thousand have sent is with the server by now, and is answered first.
     begun = time.monotonic()
@@ -82,7 +82,7 @@ def test_a_thousand_ask_about_a_frozen_database(serve, start, tmp_path):
     harness.until(lambda: asyncio.run(crowd.ask(server, "/readyz"))[0] == 200, timeout=30, what="it passes again")
     took = time.monotonic() - begun
     print(f"it passed again after {took:.2f} s")
-    assert took < CACHE + crowd.Healthz.SOON
+    assert took < CACHE + 2 * crowd.Healthz.SOON
     # One run before, one while it was frozen, and one afterwards.
     assert (questions(postgres) - asked_before, runs.read_text().count("run")) == (2, 3), postgres.output
 

@@ -193,14 +193,14 @@ def test_those_who_ask_and_never_read(serve):
         return writer, sent
 
     async def all_of_them():
-        deaf_ones = await asyncio.gather(*(deaf() for _ in range(10)))
+        deaf_ones = await asyncio.gather(*(deaf() for _ in range(30)))
         print(f"at most {max(sent for _, sent in deaf_ones)} bytes were taken from one; {crowd.memory(server):.0f} MiB")
         assert all(sent < 100_000_000 for _, sent in deaf_ones)
         assert crowd.memory(server) < 128
         for writer, _ in deaf_ones:
             writer.transport.abort()
 
-    with crowd.Healthz(server, "ten deaf ones"):
+    with crowd.Healthz(server, "thirty deaf ones"):
         asyncio.run(all_of_them())
 
 

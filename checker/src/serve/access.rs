@@ -12,6 +12,14 @@ use subtle::ConstantTimeEq as _;
 /// The header that the token comes in.
 pub const TOKEN_HEADER: &str = "x-probe-token";
 
+/// The token that a header `Authorization` holds, whose scheme must be `Bearer` (RFC 6750).
+pub fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then_some(token)
+}
+
+const BEARER: &[u8] = b"Bearer ";
+
 /// The headers in which proxies tell whom they ask for.
 pub const FORWARDING: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
@@ -294,6 +302,21 @@ mod tests {
         assert!(asks(&both, Some("10.0.0.1"), Some("Gehéim".as_bytes())));
         assert!(!asks(&both, Some("192.0.2.1"), Some("Gehéim".as_bytes())));
         assert!(!asks(&both, Some("10.0.0.1"), None));
+    }
+
+    #[test]
+    fn a_bearer_is_all_behind_its_scheme() {
+        for (header, token) in [
+            (&b"Bearer S3cret"[..], Some(&b"S3cret"[..])),
+            (b"bearer \xff S3cret", Some(b"\xff S3cret")),
+            (b"Bearer ", Some(b"")),
+            (b"Bearer", None),
+            (b"Basic S3cret", None),
+            (b"S3cret", None),
+            (b"", None),
+        ] {
+            assert_eq!(bearer(header), token, "{header:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -126,13 +125,26 @@ impl Setup {
     }
 }
 
+/// How far a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Life {
+    /// It serves.
+    Serving,
+    /// It serves still, and readiness fails, because the end is near.
+    Stopping,
+    /// Whoever watches is told no more.
+    Stopped,
+}
+
 /// The configuration in force with all that is known of its checks, and the threads that ask them.
 pub struct Board {
     setup: RwLock<Arc<Setup>>,
-    stopping: AtomicBool,
+    life: watch::Sender<Life>,
     live: Live,
     /// For who waits for checks: fewer than there are connections, so that whatever needs no check is always answered.
     waiting: Semaphore,
+    #[cfg(feature = "grpc")]
+    watching: Arc<Semaphore>,
     runs: Runs,
     runtime: Option<Runtime>,
 }
@@ -150,9 +162,11 @@ impl Board {
         let runs = Runs { runtime: runtime.handle().clone(), starved, news: watch::Sender::new(0) };
         Ok(Self {
             setup: RwLock::new(Arc::new(setup)),
-            stopping: AtomicBool::new(false),
+            life: watch::Sender::new(Life::Serving),
             live: Live::new(runs.clone()),
             waiting,
+            #[cfg(feature = "grpc")]
+            watching: Arc::new(Semaphore::new(super::grpc::WATCHERS)),
             runs,
             runtime: Some(runtime),
         })
@@ -173,18 +187,38 @@ impl Board {
 
     /// From now on, readiness fails.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.advance(Life::Stopping);
+    }
+
+    /// From now on, nobody is told of changes any more: the streams of gRPC end, so that the server can.
+    pub fn end(&self) {
+        self.advance(Life::Stopped);
+    }
+
+    fn advance(&self, to: Life) {
+        self.life.send_modify(|life| *life = to.max(*life));
         self.runs.tell();
+    }
+
+    /// How far the server is, and each time that it has come further.
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
     }
 
     /// Whether readiness fails because the end is near.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        *self.life.borrow() != Life::Serving
     }
 
     /// A place to wait for checks. None where too many wait already.
     pub(super) fn place_to_wait(&self) -> Option<SemaphorePermit<'_>> {
         self.waiting.try_acquire().ok()
+    }
+
+    /// A place to watch a subset for as long as it is held. None where too many do already.
+    #[cfg(feature = "grpc")]
+    pub(super) fn place_to_watch(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        Arc::clone(&self.watching).try_acquire_owned().ok()
     }
 
     /// What the streams of the page share.
@@ -256,6 +290,6 @@ impl Drop for Board {
 
 impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Board").field("stopping", &self.stopping).finish_non_exhaustive()
+        f.debug_struct("Board").field("life", &self.life.borrow()).finish_non_exhaustive()
     }
 }

@@ -1,5 +1,7 @@
 //! Where questions come in: the listeners, and the conversation on each connection that they accept.
 
+#[cfg(feature = "grpc")]
+use std::future;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{FromRawFd as _, OwnedFd};
@@ -13,7 +15,11 @@ use axum::Router;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+#[cfg(feature = "grpc")]
+use hyper::server::conn::http2;
 use hyper::service::{Service as _, service_fn};
+#[cfg(feature = "grpc")]
+use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
@@ -22,10 +28,15 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use shared::settings::Listen;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
-use tokio::task::JoinSet;
+#[cfg(feature = "grpc")]
+use tokio::sync::Notify;
+use tokio::task::{self, JoinSet};
 use tokio::time::{self, Instant};
 
+use super::board::Board;
 use super::connections::{Connections, Place};
+#[cfg(feature = "grpc")]
+use super::grpc;
 use super::router::Peer;
 use super::tls::Certificate;
 
@@ -33,7 +44,15 @@ use super::tls::Certificate;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The largest head of a question, in bytes. More than 100 lines in it are too many by hyper's own account.
-const LARGEST_HEAD: usize = 16 * 1024;
+const LARGEST_HEAD: u16 = 16 * 1024;
+
+/// How many questions may be on their way at once on a connection of gRPC.
+#[cfg(feature = "grpc")]
+const STREAMS: u32 = 32;
+
+/// How many bytes of bodies a connection of gRPC may send ahead.
+#[cfg(feature = "grpc")]
+const WINDOW: u32 = 64 * 1024;
 
 /// How many connections may wait to be accepted. The usual 128 are fewer than come at once, and each beyond them costs its client
 /// a second.
@@ -79,15 +98,53 @@ impl Made {
     }
 }
 
+/// What is spoken on a connection.
+#[derive(Clone, Debug)]
+pub enum Talk {
+    /// HTTP/1.1.
+    Http(Router),
+    /// gRPC, over HTTP/2 from the first byte on.
+    #[cfg(feature = "grpc")]
+    Grpc(Arc<Board>),
+}
+
+impl Talk {
+    /// gRPC, unless this program was built without it.
+    #[cfg_attr(
+        feature = "grpc",
+        expect(clippy::unnecessary_wraps, reason = "without the feature it is an error")
+    )]
+    pub fn grpc(board: &Arc<Board>) -> io::Result<Self> {
+        #[cfg(feature = "grpc")]
+        return Ok(Self::Grpc(Arc::clone(board)));
+        #[cfg(not(feature = "grpc"))]
+        {
+            let _ = board;
+            Err(io::Error::new(ErrorKind::Unsupported, "this program was built without it"))
+        }
+    }
+}
+
 /// What is needed to answer on a connection.
 #[derive(Clone, Debug)]
 pub struct Hall {
     /// Answers.
-    pub router: Router,
+    pub talk: Talk,
     /// HTTPS, where it is that.
     pub certificate: Option<Arc<Certificate>>,
     /// The connections.
     pub connections: Arc<Connections>,
+}
+
+impl Hall {
+    fn scheme(&self) -> &'static str {
+        match (&self.talk, &self.certificate) {
+            (Talk::Http(_), None) => "http",
+            (Talk::Http(_), Some(_)) => "https",
+            #[cfg(feature = "grpc")]
+            (Talk::Grpc(_), _) => "grpc",
+        }
+    }
 }
 
 /// A server that runs, until it is stopped or dropped.
@@ -103,7 +160,15 @@ impl Server {
     /// Listens at the sockets that a service manager has handed over, else where it is said, and answers.
     pub fn start(listen: &Listen, hall: &Hall) -> io::Result<Self> {
         let handed = handed_over()?;
-        let listeners = if handed.is_empty() { vec![bind(listen)?] } else { handed };
+        Ok(Self::at(if handed.is_empty() { vec![bind(listen)?] } else { handed }, hall))
+    }
+
+    /// Listens where it is said, whatever was handed over.
+    pub fn start_beside(listen: &Listen, hall: &Hall) -> io::Result<Self> {
+        Ok(Self::at(vec![bind(listen)?], hall))
+    }
+
+    fn at(listeners: Vec<Listener>, hall: &Hall) -> Self {
         let mut server = Self {
             places: Vec::new(),
             listeners: JoinSet::new(),
@@ -111,13 +176,13 @@ impl Server {
             made: Vec::new(),
         };
         for mut listener in listeners {
-            server.places.push(listener.place(hall.certificate.is_some()));
+            server.places.push(listener.place(hall.scheme()));
             if let Listener::Unix(_, made) = &mut listener {
                 server.made.extend(made.take());
             }
             server.listeners.spawn(accept(listener, hall.clone(), Arc::clone(&server.graceful)));
         }
-        Ok(server)
+        server
     }
 
     /// Where it listens in fact.
@@ -205,8 +270,7 @@ fn handed_over() -> io::Result<Vec<Listener>> {
 }
 
 impl Listener {
-    fn place(&self, encrypted: bool) -> String {
-        let scheme = if encrypted { "https" } else { "http" };
+    fn place(&self, scheme: &str) -> String {
         match self {
             Self::Tcp(listener) => {
                 let own = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -275,12 +339,12 @@ async fn converse(stream: Box<dyn Stream>, peer: IpAddr, place: Arc<Place>, hall
     let own = Arc::clone(&place);
     let talk = async move {
         match hall.certificate {
-            None => talk(stream, peer, own, hall.router, watcher).await,
+            None => talk(stream, peer, own, hall.talk, watcher).await,
             // Apart, because it is several times as large, and most who serve do without.
             Some(certificate) => {
                 Box::pin(async move {
                     if let Ok(Ok(stream)) = time::timeout(PATIENCE, certificate.accept(stream)).await {
-                        talk(stream, peer, own, hall.router, watcher).await;
+                        talk(stream, peer, own, hall.talk, watcher).await;
                     }
                 })
                 .await;
@@ -293,7 +357,15 @@ async fn converse(stream: Box<dyn Stream>, peer: IpAddr, place: Arc<Place>, hall
     }
 }
 
-async fn talk(
+async fn talk(stream: impl Stream + 'static, peer: IpAddr, place: Arc<Place>, talk: Talk, watcher: Watcher) {
+    match talk {
+        Talk::Http(router) => talk_http(stream, peer, place, router, watcher).await,
+        #[cfg(feature = "grpc")]
+        Talk::Grpc(board) => Box::pin(talk_grpc(stream, peer, place, board, watcher)).await,
+    }
+}
+
+async fn talk_http(
     stream: impl Stream + 'static,
     peer: IpAddr,
     place: Arc<Place>,
@@ -305,6 +377,8 @@ async fn talk(
         question.extensions_mut().insert(Peer(peer));
         let (answering, answer) = (place.answering(), router.call(question));
         async move {
+            // One question of each connection after another: a client that has sent many at once has no more turns than others.
+            task::yield_now().await;
             let answer = answer.await;
             drop(answering);
             answer
@@ -313,10 +387,52 @@ async fn talk(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .max_buf_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_HEAD.into())
         .serve_connection(TokioIo::new(stream), service);
     // Its end is all that there is to know.
     let _ = watcher.watch(connection).await;
+}
+
+/// The same over HTTP/2. A client that asks nothing at first is left alone; later, one that does not answer pings.
+#[cfg(feature = "grpc")]
+async fn talk_grpc(
+    stream: impl Stream + 'static,
+    peer: IpAddr,
+    place: Arc<Place>,
+    board: Arc<Board>,
+    watcher: Watcher,
+) {
+    let first = Arc::new(Notify::new());
+    let asked = Arc::clone(&first);
+    let service = service_fn(move |question: Request<Incoming>| {
+        asked.notify_one();
+        let (board, place) = (Arc::clone(&board), Arc::clone(&place));
+        async move {
+            let question = grpc::whole(question, PATIENCE).await?;
+            let _answering = place.answering();
+            Ok::<_, grpc::Broken>(grpc::answer(&board, peer, question).await)
+        }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PATIENCE)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(LARGEST_HEAD.into())
+        .initial_connection_window_size(WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        _ = watcher.watch(connection) => {}
+        () = silence(&first) => {}
+    }
+}
+
+/// Until no question has come for too long since the connection was opened; for ever where one has.
+#[cfg(feature = "grpc")]
+async fn silence(first: &Notify) {
+    if time::timeout(PATIENCE, first.notified()).await.is_ok() {
+        future::pending::<()>().await;
+    }
 }
 
 #[cfg(test)]

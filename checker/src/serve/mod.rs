@@ -10,6 +10,8 @@ mod board;
 mod connections;
 pub mod endpoints;
 pub mod formats;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod listen;
 mod logs;
 mod metrics;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures_util::future::join_all;
 use sd_notify::NotifyState;
 use shared::config::{self as settings, Configuration};
 use shared::hidden;
@@ -39,13 +42,13 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{self, JoinSet};
 use tokio::time;
 
-pub use self::board::{Board, Setup};
+pub use self::board::{Board, Life, Setup};
 pub use self::router::Peer;
 pub use self::standing::{Change, Moment, Run};
 pub use self::view::{Seen, View, Words};
 
 use self::connections::Connections;
-use self::listen::{Hall, Server};
+use self::listen::{Hall, Server, Talk};
 use self::logs::Log;
 use self::reload::File;
 use self::tls::Certificate;
@@ -89,7 +92,7 @@ pub struct Args {
 ///
 /// The checks run on threads of their own, which end with the last clone of the router. Where the configuration has networks,
 /// the application must say who asks: `into_make_service_with_connect_info::<SocketAddr>()`; else nobody is in any. `listen`,
-/// `tls`, `connections` and `drain` are the application's own concern here.
+/// `grpc`, `tls`, `connections` and `drain` are the application's own concern here.
 ///
 /// An error says that no thread can be started.
 pub fn router(configuration: Configuration) -> io::Result<Router> {
@@ -133,7 +136,7 @@ fn serve(mut configuration: Configuration, listen: &Listen, file: File) -> io::R
     // Answers are given on this thread alone; whatever a check does, it does on the board's own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let board = Arc::new(Board::new(configuration)?);
-    let hall = Hall { router: router::over(Arc::clone(&board)), certificate, connections };
+    let hall = Hall { talk: Talk::Http(router::over(Arc::clone(&board))), certificate, connections };
     let served = runtime.block_on(live(&board, listen, hall, file, started));
     // What a file system holds up ends with the process. Nothing else has the board then, so its checks end with it.
     runtime.shutdown_background();
@@ -151,12 +154,17 @@ async fn live(
 ) -> io::Result<()> {
     let mut signals = Signals::catch()?;
     let hangup = signal(SignalKind::hangup())?;
-    let server = Server::start(listen, &hall)?;
+    let mut servers = vec![Server::start(listen, &hall)?];
+    if let Some(beside) = &board.setup().server.grpc {
+        let hall = Hall { talk: Talk::grpc(board)?, certificate: None, ..hall.clone() };
+        let failed = |error: io::Error| io::Error::new(error.kind(), format!("gRPC at {beside}: {error}"));
+        servers.push(Server::start_beside(beside, &hall).map_err(failed)?);
+    }
     let mut beside = JoinSet::new();
     beside.spawn(reload::follow(file, started, Arc::clone(board), hangup));
     beside.spawn(systemd::keep_watchdog());
     beside.spawn(renew(hall.certificate.clone()));
-    for place in server.places() {
+    for place in servers.iter().flat_map(Server::places) {
         tracing::info!(at = %place, "listening");
     }
     systemd::tell(&[NotifyState::Ready]);
@@ -170,9 +178,11 @@ async fn live(
         // Whoever cannot wait says it again.
         let _ = time::timeout(drain, signals.next()).await;
     }
+    board.end();
+    let within = board.setup().server.timeout.0;
     tokio::select! {
         biased;
-        () = server.stop(board.setup().server.timeout.0) => tracing::info!("stopped"),
+        _ = join_all(servers.into_iter().map(|server| server.stop(within))) => tracing::info!("stopped"),
         _ = signals.next() => tracing::info!("stopped; not all answers were given"),
     }
     Ok(())

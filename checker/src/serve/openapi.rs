@@ -28,9 +28,11 @@ pub fn document(setup: &Setup, head: &Parts) -> Value {
         "components": { "schemas": schemas() },
     });
     if !setup.server.access.token.expose().is_empty() {
-        document["components"]["securitySchemes"] =
-            json!({ "token": { "type": "apiKey", "in": "header", "name": "X-Probe-Token" } });
-        document["security"] = json!([{ "token": [] }]);
+        document["components"]["securitySchemes"] = json!({
+            "token": { "type": "apiKey", "in": "header", "name": "X-Probe-Token" },
+            "bearer": { "type": "http", "scheme": "bearer" },
+        });
+        document["security"] = json!([{ "token": [] }, { "bearer": [] }]);
     }
     document
 }

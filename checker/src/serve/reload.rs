@@ -124,6 +124,7 @@ fn take(reading: Reading, started: &Server, board: &Board) {
 fn warn_of_what_waits(started: &Server, now: &Server) {
     let waits = [
         ("listen", started.listen != now.listen),
+        ("grpc", started.grpc != now.grpc),
         ("tls", started.tls != now.tls),
         ("connections", started.connections != now.connections),
     ];

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -70,10 +71,12 @@ async fn find(board: Arc<Board>, head: Parts) -> Answer {
     (endpoint.answer)(Asked { board, setup, part, head }).await
 }
 
-fn may(rules: &shared::config::Access, head: &Parts) -> bool {
+/// Whether who asks this may.
+pub fn may(rules: &shared::config::Access, head: &Parts) -> bool {
     let lines = head.headers.get_all(&rules.client_ip_header);
     let forwarded: Vec<_> = lines.iter().map(HeaderValue::as_bytes).collect();
-    let token = head.headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
+    let bearer = || head.headers.get(AUTHORIZATION).and_then(|header| access::bearer(header.as_bytes()));
+    let token = head.headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes).or_else(bearer);
     let told_elsewhere = FORWARDING.iter().any(|header| head.headers.contains_key(*header));
     access::allows(rules, From { peer: peer(head), forwarded: &forwarded, told_elsewhere, token })
 }

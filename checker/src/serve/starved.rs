@@ -38,6 +38,16 @@ struct Wakings {
 }
 
 impl Wakings {
+    /// One more looks; what was lost before is given.
+    fn begin(&mut self, now: Instant) -> Duration {
+        self.watchers += 1;
+        if self.watchers == 1 {
+            // Nobody has looked for some time, and that is no loss.
+            self.last = now;
+        }
+        self.lost(now)
+    }
+
     fn woken(&mut self, now: Instant) {
         self.lost = self.lost(now);
         self.last = now;
@@ -63,15 +73,10 @@ impl Starved {
 
     /// From now on until the value is dropped, what is lost is seen.
     pub fn watch(self: &Arc<Self>) -> Watch {
-        let now = Instant::now();
-        let mut wakings = self.inner.wakings();
-        wakings.watchers += 1;
-        if wakings.watchers == 1 {
-            // Nobody has looked for some time, and that is no loss.
-            wakings.last = now;
-            self.thread.unpark();
-        }
-        Watch { of: Arc::clone(self), before: wakings.lost(now) }
+        let before = self.inner.wakings().begin(Instant::now());
+        // It sleeps where nobody looked.
+        self.thread.unpark();
+        Watch { of: Arc::clone(self), before }
     }
 
     /// As if so much had been lost.
@@ -131,8 +136,6 @@ impl Drop for Watch {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
-
     use super::*;
 
     #[test]
@@ -150,37 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn two_who_begin_to_look_at_the_same_moment_both_see_what_is_lost_from_then_on_and_nothing_else() {
-        let starved = Arc::new(Starved::start().unwrap());
-        let (begin, looked, told) = (Barrier::new(2), Barrier::new(2), Barrier::new(2));
-        let look = |first: bool| {
-            let mut seen = Vec::new();
-            for _ in 0..2_000 {
-                if first {
-                    // Nobody has looked for a long time.
-                    starved.inner.wakings().last =
-                        Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
-                }
-                begin.wait();
-                let watch = starved.watch();
-                looked.wait();
-                if first {
-                    starved.lose(Duration::from_secs(10));
-                }
-                told.wait();
-                seen.push(watch.lost().as_secs());
-                looked.wait();
-                drop(watch);
-                told.wait();
-            }
-            seen
-        };
-        let seen = thread::scope(|scope| {
-            let first = scope.spawn(|| look(true));
-            [look(false), first.join().unwrap()].concat()
-        });
-        let wrong: Vec<_> = seen.iter().filter(|lost| !(10..60).contains(*lost)).collect();
-        assert!(wrong.is_empty(), "{wrong:?}");
+    fn who_begins_to_look_is_told_of_no_time_before_and_neither_is_who_joins_in() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut wakings = Wakings { watchers: 0, last: begun, lost: Duration::ZERO };
+        // Nobody has looked for a minute, and both come before the thread is woken.
+        let (first, second) = (wakings.begin(at(60)), wakings.begin(at(60)));
+        assert_eq!((first, second, wakings.lost(at(60))), (Duration::ZERO, Duration::ZERO, Duration::ZERO));
+        // Who joins in while a waking is overdue is not told of what was lost by then.
+        let third = wakings.begin(at(70));
+        let lost = wakings.lost(at(80));
+        assert_eq!((lost.as_secs(), lost.saturating_sub(third).as_secs(), wakings.watchers), (19, 10, 3));
     }
 
     #[test]

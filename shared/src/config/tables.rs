@@ -61,6 +61,9 @@ pub struct Server {
     /// Where to listen: an address with a port, or a Unix socket's path, as in `unix:/run/checker/http.sock`. A change takes
     /// effect at the next start.
     pub listen: Listen,
+    /// Where gRPC health checks (`grpc.health.v1`) are answered, an address such as in `listen` and another one. In plain text
+    /// always, for that is all that a kubelet speaks. Without it, nowhere. A change takes effect at the next start.
+    pub grpc: Option<Listen>,
     /// HTTPS in place of HTTP: `{ cert = "…", key = "…" }`, the certificate chain and its private key (PEM), which may be
     /// renewed at any time. Whether there is HTTPS, and from which files, takes effect at the next start.
     pub tls: Option<Https>,
@@ -100,6 +103,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: Listen::Tcp(([127, 0, 0, 1], 8080).into()),
+            grpc: None,
             tls: None,
             connections: 2_048,
             timeout: Span(Duration::from_secs(10)),
@@ -140,6 +144,9 @@ impl Server {
         if self.timeout.0.is_zero() {
             mistakes.push(("timeout".to_owned(), "a timeout is 1ms at least"));
         }
+        if self.grpc.as_ref() == Some(&self.listen) {
+            mistakes.push(("grpc".to_owned(), "it is another address than `listen`"));
+        }
         mistakes
     }
 }
@@ -171,10 +178,10 @@ pub struct Access {
     /// A proxy that gives it in another (`Forwarded`, `X-Forwarded-For`, `X-Real-IP`) and not in this one is refused.
     #[schemars(length(min = 1))]
     pub client_ip_header: String,
-    /// What who asks must send as `X-Probe-Token`, without a blank at either end. Empty: nothing.
+    /// What who asks must send as `X-Probe-Token`, or as `Authorization: Bearer`, without a blank at either end. Empty: nothing.
     #[serde(skip_serializing)]
     pub token: Secret,
-    /// A secret first part of every path. Letters, digits, `-`, `_`, `.` and `~`. Empty: none.
+    /// A secret first part of every path. Letters, digits, `-`, `_`, `.` and `~`. Empty: none. gRPC has no such paths.
     #[serde(skip_serializing)]
     pub path_secret: Secret,
 }

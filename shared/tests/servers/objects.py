@@ -1,13 +1,14 @@
-"""Stores of objects that look at who asks: `objects.py aws|google PORT FOLDER`. The objects and Amazon's signatures are moto's.
+"""Stores of objects that look at who asks: `objects.py aws PORT FOLDER`, `objects.py google PORT FOLDER [CERTIFICATE KEY]`. The objects and Amazon's signatures are moto's.
 
 `aws` lets in the users `shop`, who may do everything, and `reader`, who may only read; their keys are in FOLDER/users.json.
-`google` lets in who shows a token that the key to FOLDER/public.pem has signed. Google's XML dialect is Amazon's for what
+With a certificate, `google` talks TLS with who shows the same one. It lets in who shows a token that the key to FOLDER/public.pem has signed. Google's XML dialect is Amazon's for what
 is asked of it; the registries have no emulator that knows all of that: gcp-storage-emulator has neither HEAD nor DELETE in it.
 """
 
 import base64
 import json
 import os
+import ssl
 import sys
 import time
 from pathlib import Path
@@ -47,7 +48,7 @@ def aws(port, folder):
         time.sleep(60)
 
 
-def google(port, folder):
+def google(port, folder, *files):
     key = load_pem_public_key((folder / "public.pem").read_bytes())
     objects = DomainDispatcherApplication(create_backend_app)
     assert Client(objects).put("/media").status_code == 200
@@ -59,7 +60,14 @@ def google(port, folder):
         environ["HTTP_AUTHORIZATION"] = "AWS4-HMAC-SHA256 Credential=shop/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
         return objects(environ, start_response)
 
-    run_simple("127.0.0.1", port, guarded, threaded=True)
+    run_simple("127.0.0.1", port, guarded, threaded=True, ssl_context=encrypted(*files) if files else None)
+
+
+def encrypted(certificate, key):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificate, key)
+    return context
 
 
 def is_signed(authorization, key):
@@ -76,4 +84,4 @@ def unpacked(text):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
-{"aws": aws, "google": google}[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]))
+{"aws": aws, "google": google}[sys.argv[1]](int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -28,7 +28,7 @@ impl Certificate {
         self.folder.path().join("cert.pem").display().to_string()
     }
 
-    fn key(&self) -> String {
+    pub fn key(&self) -> String {
         self.folder.path().join("key.pem").display().to_string()
     }
 
@@ -118,6 +118,15 @@ pub struct GoogleStorage {
 
 impl GoogleStorage {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Over TLS alone, with who shows this certificate too.
+    pub fn start_for_the_certified(tls: &Certificate) -> Self {
+        Self::start_with(&[tls.ca(), tls.key()])
+    }
+
+    fn start_with(arguments: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let key = folder.path().join("key.pem");
@@ -125,7 +134,7 @@ impl GoogleStorage {
         let public = folder.path().join("public.pem");
         openssl(&["rsa", "-in", key.to_str().unwrap(), "-pubout", "-out", public.to_str().unwrap()]);
         let mut command = objects("google", port);
-        command.arg(folder.path());
+        command.arg(folder.path()).args(arguments);
         let server = Self { program: Program::start(command, folder), port };
         server.wait();
         server

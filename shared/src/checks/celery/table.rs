@@ -60,43 +60,57 @@ impl Table {
         loop {
             // The id was made here, and is a number.
             let look = format!("SELECT status FROM {} WHERE task_id = '{id}'", self.name);
-            let end = self.first(look, deadline).await?.as_deref().and_then(task::end_of);
-            if end.is_some() {
+            let found = self.first(look, deadline).await?;
+            if let Found::Text(status) = &found
+                && let Some(end) = task::end_of(status)
+            {
                 self.first(format!("DELETE FROM {} WHERE task_id = '{id}'", self.name), deadline).await?;
-                return Ok(end);
+                return Ok(Some(end));
             }
             let now = Instant::now();
-            if now >= last_look {
-                return Ok(None);
+            match found {
+                Found::NoTable if now >= last_look => {
+                    return Err(self.failed(What::NoTable.reason(), &self.name));
+                }
+                _ if now >= last_look => return Ok(None),
+                _ => sleep(PAUSE.min(last_look.saturating_duration_since(now))).await,
             }
-            sleep(PAUSE.min(last_look.saturating_duration_since(now))).await;
         }
     }
 
-    async fn first(&self, statement: String, deadline: Instant) -> Result<Option<String>, Failure> {
+    async fn first(&self, statement: String, deadline: Instant) -> Result<Found, Failure> {
         let until = before(deadline);
         let told = timeout_at(until.into(), self.database.ask(&Statement(statement), until)).await;
-        told.map_err(|_| Failure::failed("the result backend: the database did not answer in time"))?.map_err(
-            |failure| {
-                let reason = format!("the result backend: {}", failure.reason());
-                Failure::failed(reason).because(format!("{}: {}", self.place(), chain(&failure)))
-            },
-        )
+        told.map_err(|_| Failure::failed("the result backend: the database did not answer in time"))?
+            .map_err(|failure| self.failed(failure.reason(), &chain(&failure)))
+    }
+
+    fn failed(&self, reason: &str, why: &str) -> Failure {
+        Failure::failed(format!("the result backend: {reason}")).because(format!("{}: {why}", self.place()))
     }
 }
 
 /// What is asked: the text in the first row of the answer, if there is any.
 struct Statement(String);
 
+enum Found {
+    Text(String),
+    Nothing,
+    /// Celery makes the table when it has the first result to keep.
+    NoTable,
+}
+
 #[async_trait::async_trait]
 impl Question for Statement {
-    type Answer = Option<String>;
+    type Answer = Found;
 
-    async fn ask(&self, connection: &mut Connection, _: Instant) -> Result<Option<String>, Failure> {
+    async fn ask(&self, connection: &mut Connection, _: Instant) -> Result<Found, Failure> {
         match connection.rows(&self.0).await {
-            Ok(rows) => Ok(rows.first().and_then(|row| row.get(0)).map(str::to_owned)),
-            // Celery makes the table when it has the first result to keep.
-            Err(trouble) if trouble.what == What::NoTable => Ok(None),
+            Ok(rows) => {
+                let text = rows.first().and_then(|row| row.get(0));
+                Ok(text.map_or(Found::Nothing, |text| Found::Text(text.to_owned())))
+            }
+            Err(trouble) if trouble.what == What::NoTable => Ok(Found::NoTable),
             Err(trouble) => Err(trouble.into()),
         }
     }
