@@ -54,19 +54,22 @@ use Known::{Asked, Unasked};
 /// Every kind that takes a secret, by name.
 const KINDS_WITH_SECRETS: &[(&str, Known)] = &[
     ("cache", Asked(|servers| vec![login(format!("url = '{}'", servers.redis(SECRET)), DENIED_BY_REDIS)])),
-    #[cfg(feature = "rabbitmq")]
     (
         "celery",
         Asked(|servers| {
-            let (redis, amqp) = (servers.redis(SECRET), servers.rabbit("guest"));
-            let fast = servers.redis(RIGHT);
+            let (known, redis) = (servers.redis(RIGHT), servers.redis(SECRET));
             vec![
                 login(format!("min = 0\nbroker = '{redis}'"), "Redis denied access"),
                 login(
-                    format!("min = 0\nbroker = '{fast}'\nresult_backend = '{redis}'"),
+                    format!("min = 0\nbroker = '{known}'\nresult_backend = '{redis}'"),
                     "the result backend: Redis denied access",
                 ),
-                with(format!("min = 0\nbroker = '{amqp}'"), "guest".to_owned(), "the broker denied access"),
+                #[cfg(feature = "rabbitmq")]
+                with(
+                    format!("min = 0\nbroker = '{}'", servers.rabbit("guest")),
+                    "guest".to_owned(),
+                    "the broker denied access",
+                ),
             ]
         }),
     ),
