@@ -4,7 +4,7 @@
 use std::future;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,8 +23,11 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, setsockopt, socket, sockopt,
+};
 use shared::settings::Listen;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
@@ -240,8 +243,13 @@ fn bind(listen: &Listen) -> io::Result<Listener> {
 /// Whether a socket belongs to a process that has ended.
 fn is_left_behind(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    let refused = |error: io::Error| error.kind() == ErrorKind::ConnectionRefused;
-    is_socket && os::unix::net::UnixStream::connect(path).is_err_and(refused)
+    // Who lives may have no place for one more connection just now, and that is not waited for.
+    let connected = || {
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let own = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(own.as_raw_fd(), &UnixAddr::new(path)?)
+    };
+    is_socket && connected() == Err(Errno::ECONNREFUSED)
 }
 
 /// The sockets that a service manager has opened for this process (`LISTEN_FDS`).
@@ -437,7 +445,36 @@ async fn silence(first: &Notify) {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::socket::{Backlog, bind, listen};
+
     use super::*;
+
+    #[test]
+    fn a_socket_is_left_behind_once_its_owner_is_gone_and_whoever_lives_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("it.sock");
+        assert!(!is_left_behind(&path));
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let open = || socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+        let (owner, address) = (open(), UnixAddr::new(&path).unwrap());
+        bind(owner.as_raw_fd(), &address).unwrap();
+        listen(&owner, Backlog::new(1).unwrap()).unwrap();
+        let mut waiting = Vec::new();
+        let full = (0..100).any(|_| {
+            waiting.push(open());
+            connect(waiting.last().unwrap().as_raw_fd(), &address) == Err(Errno::EAGAIN)
+        });
+        assert!(full);
+        let (tell, told) = std::sync::mpsc::channel();
+        let asked = path.clone();
+        std::thread::spawn(move || tell.send(is_left_behind(&asked)));
+        assert_eq!(told.recv_timeout(Duration::from_secs(20)), Ok(false));
+        drop((owner, waiting));
+        assert!(is_left_behind(&path));
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(!is_left_behind(&path));
+    }
 
     #[tokio::test]
     async fn a_client_that_is_gone_without_a_word_is_given_up_soon() {

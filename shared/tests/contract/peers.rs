@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::servers::free_port;
+
 /// What a peer does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
@@ -48,7 +50,9 @@ pub struct Peer {
 
 impl Peer {
     pub fn start(manner: Manner) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // One of those that nobody else is given, where nobody is to listen.
+        let port = if manner == Manner::Refused { free_port() } else { 0 };
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let address = listener.local_addr().unwrap();
         let (over, open) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let peer = Self { address, over: Arc::clone(&over), open: Arc::clone(&open) };
