@@ -15,7 +15,7 @@ use serving::{Server, Told, shell, until};
 fn configuration(server: &str) -> String {
     let subsets = "[subsets]\nreadiness = ['files']\nothers = ['idle', 'files']\n";
     format!(
-        "[service]\nname = 'a <b>&\"'\n[server]\ncache = '0s'\n{server}\n{subsets}{}{}",
+        "[service]\nname = 'a <b>&\"'\nenvironment = 't\u{e4}st'\n[server]\ncache = '0s'\n{server}\n{subsets}{}{}",
         shell("files", "test -e there", ""),
         shell("idle", "exit 0", "")
     )
@@ -88,7 +88,8 @@ fn a_feed_names_itself_by_the_address_that_it_was_asked_at_and_is_xml_whatever_i
         ("Host: \"><x>\r\n", "http://localhost/healthcheck/liveness"),
     ] {
         let told = ask(lines);
-        assert_eq!(all(&told, "id"), [format!("{address}?format=atom")], "{told:?}");
+        // Whatever address leads to it, it is one and the same.
+        assert_eq!(all(&told, "id"), ["urn:checker:a+%3Cb%3E%26%22:t%C3%A4st:liveness"], "{told:?}");
         assert!(
             told.body.contains(&format!(
                 "rel=\"self\" type=\"application/atom+xml\" href=\"{address}?format=atom\""
@@ -109,5 +110,17 @@ fn no_more_is_told_than_is_configured() {
             all(&told, "title")[0] == "Checks: readiness" && !told.body.contains("&lt;b&gt;"),
             "{told:?}"
         );
+        assert!(!told.body.contains("%3Cb%3E") && !told.body.contains("t%C3%A4st"), "{told:?}");
     }
+    assert_eq!(all(&server.get("/readyz?format=atom"), "id")[0], "urn:checker:Checks::readiness");
+}
+
+#[test]
+fn links_are_those_of_the_connection_whatever_is_configured_for_the_next_start() {
+    let server = Server::start(&configuration(""));
+    let link = "href=\"http://it/readyz?format=atom\"";
+    assert!(server.get("/readyz?format=atom").body.contains(link));
+    server.configure(&configuration("failure_status = 500\ntls = { cert = 'cert.pem', key = 'key.pem' }"));
+    until("the other configuration", || (server.get("/readyz").status == 500).then_some(()));
+    assert!(server.get("/readyz?format=atom").body.contains(link));
 }

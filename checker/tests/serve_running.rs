@@ -248,10 +248,13 @@ fn a_crowd_that_waits_for_a_check_that_hangs_leaves_places_for_what_needs_no_che
     ));
     thread::scope(|scope| {
         let crowd = scope.spawn(|| all_at_once(&server, 36, "/readyz"));
-        for _ in 0..30 {
-            let alive = server.get("/healthz");
-            assert_eq!(alive.status, 200);
-            assert!(alive.took < Duration::from_secs(1), "{alive:?}");
+        while !crowd.is_finished() {
+            for path in ["/healthz", "/healthcheck/liveness"] {
+                let told = server.get(path);
+                assert_eq!(told.status, 200, "{path}");
+                assert!(told.took < Duration::from_secs(1), "{told:?}");
+            }
+            thread::sleep(Duration::from_millis(50));
         }
         let told = crowd.join().unwrap();
         assert!(told.iter().all(|told| told.status == 503), "{told:?}");
@@ -521,7 +524,7 @@ fn https_is_served_and_a_renewed_certificate_needs_no_start() {
         write(command.get_current_dir().unwrap());
     });
     assert!(server.wait_for_log("listening").contains("https://127.0.0.1:"));
-    let ask = |ca: &std::path::Path| {
+    let ask = |ca: &std::path::Path, path: &str| {
         let mut curl = Command::new("curl");
         curl.args([
             "--silent",
@@ -533,12 +536,12 @@ fn https_is_served_and_a_renewed_certificate_needs_no_start() {
         ]);
         let output = curl
             .arg(ca)
-            .arg(format!("https://localhost:{}/healthz", server.port))
+            .arg(format!("https://localhost:{}{path}", server.port))
             .output()
             .expect("curl (Debian: curl)");
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(ask(&ca), "{\"status\":\"ok\",\"checks\":{}}\n");
+    assert_eq!(ask(&ca, "/healthz"), "{\"status\":\"ok\",\"checks\":{}}\n");
     // Nobody who speaks no TLS is answered, and holds nobody up.
     let mut plain = server.connect();
     plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
@@ -549,8 +552,67 @@ fn https_is_served_and_a_renewed_certificate_needs_no_start() {
     fs::copy(&ca, &before).unwrap();
     write(server.folder.path());
     server.wait_for_log("the certificate was renewed");
-    assert_eq!(ask(&ca), "{\"status\":\"ok\",\"checks\":{}}\n");
-    assert_eq!(ask(&before), "");
+    assert_eq!(ask(&ca, "/healthz"), "{\"status\":\"ok\",\"checks\":{}}\n");
+    assert_eq!(ask(&before, "/healthz"), "");
+    // Links are those of the connection, whatever another configuration has for the next start.
+    let link = format!("href=\"https://localhost:{}/healthz?format=atom\"", server.port);
+    assert!(ask(&ca, "/healthz?format=atom").contains(&link));
+    server.configure("");
+    server.wait_for_log("another configuration is in force");
+    assert!(ask(&ca, "/healthz?format=atom").contains(&link));
+}
+
+#[test]
+fn who_begins_to_encrypt_and_says_no_more_does_not_hold_up_the_end() {
+    let text = "[server]\ntimeout = '30s'\ntls = { cert = 'cert.pem', key = 'key.pem' }\n";
+    let mut server = Server::start_with(text, &["--listen", "127.0.0.1:0"], |command| {
+        let folder = command.get_current_dir().unwrap();
+        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(folder.join("cert.pem"), own.cert.pem()).unwrap();
+        fs::write(folder.join("key.pem"), own.signing_key.serialize_pem()).unwrap();
+    });
+    let _silent = server.connect();
+    // Who comes later was sent away: the one before was accepted.
+    let mut plain = server.connect();
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
+    plain.read_to_end(&mut Vec::new()).unwrap();
+    ends_soon(&mut server);
+}
+
+#[cfg(feature = "grpc")]
+#[test]
+fn a_question_of_grpc_that_does_not_come_whole_does_not_hold_up_the_end() {
+    let mut server = Server::start("[server]\ngrpc = '127.0.0.1:0'\ntimeout = '30s'\n");
+    let line = server.wait_for_log("grpc://127.0.0.1:");
+    let port: u16 = line.rsplit(':').next().unwrap().trim_matches('"').parse().unwrap();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    let frame = |kind: u8, flags: u8, stream: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], content].concat()
+    };
+    let path = b"/grpc.health.v1.Health/Check";
+    // POST, http, the path, an authority and the type of content, in words of HPACK.
+    let head = [&[0x83, 0x86, 0x04, 28][..], path, b"\x01\x02it", b"\x0f\x10\x10application/grpc"].concat();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    for said in [frame(4, 0, 0, b""), frame(1, 4, 1, &head), frame(6, 0, 0, b"whatever")] {
+        stream.write_all(&said).unwrap();
+    }
+    let mut told = Vec::new();
+    until("the ping is answered", || {
+        let mut piece = [0; 1_024];
+        let read = stream.read(&mut piece).unwrap();
+        assert!(read > 0, "it is closed: {told:?}");
+        told.extend_from_slice(&piece[..read]);
+        told.windows(8).any(|window| window == b"whatever").then_some(())
+    });
+    ends_soon(&mut server);
+}
+
+/// Long before an answer may take.
+fn ends_soon(server: &mut Server) {
+    server.signal(Signal::SIGINT);
+    until("it ends", || server.child.try_wait().unwrap());
 }
 
 // --- life -------------------------------------------------------------------------------------------------------

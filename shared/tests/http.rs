@@ -36,6 +36,7 @@ async fn status_headers_and_body_are_as_they_should_be_or_that_is_told() {
         json!({ "url": server.url("/made") }),
         json!({ "url": server.url("/broken"), "status": [404, "500-599"] }),
         json!({ "url": server.url("/ok"), "method": "HEAD" }),
+        json!({ "url": server.url("/endless"), "max_size": "64KiB" }),
         json!({ "url": server.url("/ok"), "contains": "is well", "matches": "(?m)^all .* [0-9]{2}$" }),
         json!({ "url": server.url("/ok"), "expect_headers": { "x-role": "primary" } }),
     ];
@@ -54,7 +55,10 @@ async fn status_headers_and_body_are_as_they_should_be_or_that_is_told() {
             json!({ "url": server.url("/ok"), "expect_headers": { "x-role": "replica" } }),
             "the header x-role is missing or another",
         ),
-        (json!({ "url": server.url("/endless"), "max_size": "64KiB" }), "the answer is larger than 64KiB"),
+        (
+            json!({ "url": server.url("/endless"), "max_size": "64KiB", "contains": "x" }),
+            "the answer is larger than 64KiB",
+        ),
     ];
     for (settings, reason) in failing {
         assert_eq!(told(settings.clone()).await, failed(reason), "{settings}");
@@ -221,7 +225,35 @@ async fn an_endless_body_is_read_to_the_limit_alone() {
     let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 0x10000], b"\r\n".to_vec()].concat();
     let url = peer(move |n| Some(if n == 0 { head.clone() } else { chunk.clone() }));
-    assert_eq!(told(json!({ "url": url })).await, failed("the answer is larger than 1MiB"));
+    for judged in [json!({ "url": url, "contains": "y" }), json!({ "url": url, "matches": "y" })] {
+        assert_eq!(told(judged).await, failed("the answer is larger than 1MiB"));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_judges_may_be_large_endless_or_silent() {
+    let large = peer(|n| {
+        let head = || b"HTTP/1.1 200 OK\r\ncontent-length: 2097152\r\n\r\n".to_vec();
+        (n <= 32).then(|| if n == 0 { head() } else { vec![b'x'; 0x10000] })
+    });
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let chunk = [b"10000\r\n".to_vec(), vec![b'x'; 0x10000], b"\r\n".to_vec()].concat();
+    let endless = {
+        let head = head.clone();
+        peer(move |n| Some(if n == 0 { head.clone() } else { chunk.clone() }))
+    };
+    let silent = peer(move |n| {
+        if n > 0 {
+            thread::sleep(Duration::from_secs(60));
+        }
+        (n == 0).then(|| head.clone())
+    });
+    for url in [large, endless, silent] {
+        let http = check("http", json!({ "url": url }));
+        for _ in 0..2 {
+            assert_eq!(ask(&*http).await, Ok(()), "{url}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -243,7 +275,8 @@ async fn what_is_not_http_or_breaks_off_is_told() {
     let garbage = peer(|n| (n == 0).then(|| vec![7; 1_000]));
     assert_eq!(told(json!({ "url": garbage })).await, failed("no answer of HTTP came"));
     let cut = peer(|n| (n == 0).then(|| b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf".to_vec()));
-    assert_eq!(told(json!({ "url": cut })).await, failed("the answer broke off"));
+    assert_eq!(told(json!({ "url": cut, "contains": "half" })).await, failed("the answer broke off"));
+    assert_eq!(told(json!({ "url": cut })).await, Ok(()), "nobody wants its body");
     let nothing = peer(|_| None);
     assert_eq!(told(json!({ "url": nothing })).await, failed("no answer of HTTP came"));
 }

@@ -2,6 +2,7 @@
 
 import signal
 import time
+import urllib.parse
 import urllib.request
 
 import feedparser
@@ -101,7 +102,8 @@ def test_every_name_is_text_whatever_it_holds(serve, tmp_path, name):
 def test_atom_has_all_that_its_specification_demands(serve, tmp_path):
     server = serve(configuration(tmp_path, detail="none"))
     feed, _ = read(f"{server.url}/healthcheck/others?format=atom")
-    assert feed.feed.id == f"{server.url}/healthcheck/others?format=atom"
+    name = urllib.parse.quote_plus('orders <b>&amp; "\u0007\u001b\u202e\uffff')
+    assert feed.feed.id == f"urn:checker:{name}::others"
     assert feed.feed.author == TITLE
     latest = max(entry.updated for entry in feed.entries)
     assert feed.feed.updated == latest

@@ -142,6 +142,18 @@ def test_a_subset_serves_where_it_passes(server):
         assert told.value.code() == Code.UNIMPLEMENTED
 
 
+def test_what_needs_no_check_needs_no_place_to_wait(server):
+    it = server("connections = 4")
+    (it.folder / "hangs").touch()
+    question = health_pb2.HealthCheckRequest(service="slow")
+    with it.asked() as stub:
+        waiting = [stub.Check.future(question, timeout=SOON, wait_for_ready=True) for _ in range(8)]
+        harness.until(lambda: any(one.done() for one in waiting), timeout=SOON, what="there is no more place")
+        assert (check(stub, "liveness"), check(stub, "nothing")) == (SERVING, Code.NOT_FOUND)
+        assert check(stub, "other") == Code.UNAVAILABLE
+        assert [one.code() for one in waiting].count(Code.UNAVAILABLE) == 5
+
+
 def test_many_who_ask_at_once_are_answered_by_one_run(server):
     it = server("timeout = '20s'")
     it.program.file.write_text(it.configuration().replace("cache = '100ms'", "cache = '1m'"))

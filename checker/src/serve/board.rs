@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use shared::config::{Configuration, Detail, Server, Service};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, watch};
 
 use super::page::Live;
 use super::starved::Starved;
@@ -210,9 +210,15 @@ impl Board {
         *self.life.borrow() != Life::Serving
     }
 
-    /// A place to wait for checks. None where too many wait already.
-    pub(super) fn place_to_wait(&self) -> Option<SemaphorePermit<'_>> {
-        self.waiting.try_acquire().ok()
+    /// A place to wait for the checks of a subset. An error where too many wait already; nothing where no check is asked, which
+    /// needs no place.
+    pub(super) fn place_to_wait(
+        &self,
+        setup: &Setup,
+        subset: &str,
+    ) -> Result<Option<SemaphorePermit<'_>>, TryAcquireError> {
+        let asks = setup.subset(subset).is_some() && !self.fails_anyway(subset);
+        asks.then(|| self.waiting.try_acquire()).transpose()
     }
 
     /// A place to watch a subset for as long as it is held. None where too many do already.
@@ -231,8 +237,9 @@ impl Board {
         self.runs.news.subscribe()
     }
 
-    /// Asks the checks of a subset, side by side, where their answers are older than the configuration's `cache`; at the latest
-    /// after its `timeout` there is an answer. Nothing where there is no such subset.
+    /// Asks the checks of a subset, side by side, where their answers are older than the configuration's `cache` when this is called;
+    /// at the latest after its `timeout` there is an answer. Beside a check that is slow, what another one has answered may be older
+    /// by that. Nothing where there is no such subset.
     ///
     /// It needs a tokio runtime with its time enabled to be awaited in.
     pub async fn ask(&self, setup: &Arc<Setup>, subset: &str, words: Words) -> Option<View> {

@@ -16,6 +16,7 @@ use shared::config::Service;
 use super::board::{Board, LIVENESS, READINESS, STARTUP, Setup};
 use super::formats::{FORMS, Failing, Form};
 use super::metrics::{self, Metrics};
+use super::router::Encrypted;
 use super::view::{View, Words};
 use super::{address, negotiate, openapi, page};
 
@@ -199,7 +200,7 @@ impl Asked {
     async fn subset(self, name: &str, words: Words) -> Answer {
         match self.form(FORMS) {
             Ok(form) => {
-                let Some(_place) = self.board.place_to_wait() else {
+                let Ok(_place) = self.board.place_to_wait(&self.setup, name) else {
                     return full("too many wait for an answer already", "1");
                 };
                 let view = self.board.ask(&self.setup, name, words).await;
@@ -211,7 +212,8 @@ impl Asked {
 
     /// The same, which says where it was asked.
     fn addressed(&self, view: View) -> View {
-        View { address: address::of(&self.head, self.setup.server.tls.is_some()), ..view }
+        let encrypted = self.head.extensions.get::<Encrypted>().is_some();
+        View { address: address::of(&self.head, encrypted), ..view }
     }
 
     fn printed<T: Shows>(&self, form: &Form<T>, shown: &T) -> Answer {

@@ -23,7 +23,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::board::{Board, Life, READINESS};
+use super::board::{Board, Life, READINESS, Setup};
 use super::router::{self, Peer};
 use super::view::Words;
 
@@ -106,10 +106,11 @@ impl Health for Asked {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let Some(_place) = self.board.place_to_wait() else {
+        let (setup, subset) = (self.board.setup(), subset(&request.get_ref().service));
+        let Ok(_place) = self.board.place_to_wait(&setup, subset) else {
             return Err(Status::unavailable("too many wait for an answer already"));
         };
-        let status = time::timeout_at(self.deadline(), status(&self.board, &request.get_ref().service)).await;
+        let status = time::timeout_at(self.deadline(), status(&self.board, &setup, subset)).await;
         match status.map_err(|_| Status::deadline_exceeded(LATE))? {
             Some(status) => Ok(Response::new(response(status))),
             None => Err(Status::not_found("there is no subset of this name")),
@@ -155,21 +156,27 @@ struct Watcher {
 impl Watcher {
     /// What is, and after that what has changed; an error at the end.
     async fn next(&mut self) -> Result<HealthCheckResponse, Status> {
+        let mut at_once = self.told.is_none();
         loop {
-            if self.told.is_some() {
+            if !at_once {
                 // That the end is near is told at once. The board, which tells it, is held here.
                 let _ = time::timeout(AGAIN, self.life.changed()).await;
             }
+            at_once = false;
             if *self.life.borrow_and_update() == Life::Stopped {
                 return Err(Status::unavailable("the server has stopped"));
             }
             // Another configuration may have other rules.
-            if !router::may(&self.board.setup().server.access, &self.head) {
+            let setup = self.board.setup();
+            if !router::may(&setup.server.access, &self.head) {
                 return Err(Status::permission_denied(REFUSED));
             }
             let status = tokio::select! {
-                status = status(&self.board, &self.service) => status.unwrap_or(ServingStatus::ServiceUnknown),
-                _ = self.life.changed() => continue,
+                status = status(&self.board, &setup, subset(&self.service)) => status.unwrap_or(ServingStatus::ServiceUnknown),
+                _ = self.life.changed() => {
+                    at_once = true;
+                    continue;
+                }
             };
             if self.told.replace(status) != Some(status) {
                 return Ok(response(status));
@@ -178,10 +185,14 @@ impl Watcher {
     }
 }
 
-/// Whether the subset of this name passes, by the configuration in force; `""` stands for readiness. Nothing where there is none.
-async fn status(board: &Board, service: &str) -> Option<ServingStatus> {
-    let subset = if service.is_empty() { READINESS } else { service };
-    let view = board.ask(&board.setup(), subset, Words::Whole).await?;
+/// The subset that a service stands for.
+fn subset(service: &str) -> &str {
+    if service.is_empty() { READINESS } else { service }
+}
+
+/// Whether a subset passes. Nothing where there is none of this name.
+async fn status(board: &Board, setup: &Arc<Setup>, subset: &str) -> Option<ServingStatus> {
+    let view = board.ask(setup, subset, Words::Whole).await?;
     Some(if view.passed { ServingStatus::Serving } else { ServingStatus::NotServing })
 }
 
@@ -209,7 +220,49 @@ fn patience(header: &[u8]) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::time::Instant as Clock;
+
+    use futures_util::FutureExt as _;
+    use shared::config::{Configuration, Surroundings};
+    use tokio::runtime::Builder;
+
     use super::*;
+
+    #[test]
+    fn who_watches_is_told_at_once_that_the_end_is_near_though_a_check_hangs_just_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let runs = folder.path().join("runs");
+        let script = format!("touch {}; sleep 60", runs.display());
+        let text = format!(
+            "[subsets]\nreadiness = ['it']\n[checks.it]\ntype = 'command'\ncommand = ['sh', '-c', '{script}']\ntimeout = '1m'\n[server]\ntimeout = '1m'\n"
+        );
+        let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/") };
+        let configuration = Configuration::parse(&text, surroundings).configuration.unwrap();
+        let board = Arc::new(Board::new(configuration).unwrap());
+        let (head, ()) = Question::get("/").body(()).unwrap().into_parts();
+        let mut watcher = Watcher {
+            board: Arc::clone(&board),
+            head,
+            service: String::new(),
+            life: board.life(),
+            deadline: Instant::now() + FOREVER,
+            told: Some(ServingStatus::Serving),
+            _place: board.place_to_watch().unwrap(),
+        };
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut next = Box::pin(watcher.next());
+            let begun = Clock::now();
+            while !runs.exists() {
+                assert!(begun.elapsed() < Duration::from_secs(20), "the check is not asked");
+                let _ = time::timeout(Duration::from_millis(10), &mut next).await;
+            }
+            board.stop();
+            let told = next.as_mut().now_or_never().unwrap().unwrap();
+            assert_eq!(told.status(), ServingStatus::NotServing);
+        });
+    }
 
     #[test]
     fn a_clients_patience_is_read_in_every_unit_and_nothing_is_made_of_garbage() {

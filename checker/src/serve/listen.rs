@@ -33,14 +33,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 #[cfg(feature = "grpc")]
 use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::task::{self, JoinSet};
 use tokio::time::{self, Instant};
 
-use super::board::Board;
+use super::board::{Board, Life};
 use super::connections::{Connections, Place};
 #[cfg(feature = "grpc")]
 use super::grpc;
-use super::router::Peer;
+use super::router::{Encrypted, Peer};
 use super::tls::Certificate;
 
 /// How long a client may take to encrypt a connection, to say the head of a question, and to keep a connection without asking.
@@ -137,6 +138,8 @@ pub struct Hall {
     pub certificate: Option<Arc<Certificate>>,
     /// The connections.
     pub connections: Arc<Connections>,
+    /// How far the server is.
+    pub life: watch::Receiver<Life>,
 }
 
 impl Hall {
@@ -347,12 +350,17 @@ async fn converse(stream: Box<dyn Stream>, peer: IpAddr, place: Arc<Place>, hall
     let own = Arc::clone(&place);
     let talk = async move {
         match hall.certificate {
-            None => talk(stream, peer, own, hall.talk, watcher).await,
+            None => talk(stream, (peer, None), own, hall.talk, watcher).await,
             // Apart, because it is several times as large, and most who serve do without.
             Some(certificate) => {
                 Box::pin(async move {
-                    if let Ok(Ok(stream)) = time::timeout(PATIENCE, certificate.accept(stream)).await {
-                        talk(stream, peer, own, hall.talk, watcher).await;
+                    let accepted = tokio::select! {
+                        biased;
+                        accepted = time::timeout(PATIENCE, certificate.accept(stream)) => accepted,
+                        () = ended(hall.life) => return,
+                    };
+                    if let Ok(Ok(stream)) = accepted {
+                        talk(stream, (peer, Some(Encrypted)), own, hall.talk, watcher).await;
                     }
                 })
                 .await;
@@ -365,17 +373,26 @@ async fn converse(stream: Box<dyn Stream>, peer: IpAddr, place: Arc<Place>, hall
     }
 }
 
-async fn talk(stream: impl Stream + 'static, peer: IpAddr, place: Arc<Place>, talk: Talk, watcher: Watcher) {
+/// Until answers alone are waited for: who has asked nothing by then holds up nobody.
+async fn ended(mut life: watch::Receiver<Life>) {
+    // The board, which tells it, may be gone.
+    let _ = life.wait_for(|life| *life == Life::Stopped).await;
+}
+
+/// Who is at the other end of a connection, and whether it is encrypted.
+type End = (IpAddr, Option<Encrypted>);
+
+async fn talk(stream: impl Stream + 'static, end: End, place: Arc<Place>, talk: Talk, watcher: Watcher) {
     match talk {
-        Talk::Http(router) => talk_http(stream, peer, place, router, watcher).await,
+        Talk::Http(router) => talk_http(stream, end, place, router, watcher).await,
         #[cfg(feature = "grpc")]
-        Talk::Grpc(board) => Box::pin(talk_grpc(stream, peer, place, board, watcher)).await,
+        Talk::Grpc(board) => Box::pin(talk_grpc(stream, end.0, place, board, watcher)).await,
     }
 }
 
 async fn talk_http(
     stream: impl Stream + 'static,
-    peer: IpAddr,
+    (peer, encrypted): End,
     place: Arc<Place>,
     router: Router,
     watcher: Watcher,
@@ -383,6 +400,9 @@ async fn talk_http(
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut question: Request<Incoming>| {
         question.extensions_mut().insert(Peer(peer));
+        if let Some(encrypted) = encrypted {
+            question.extensions_mut().insert(encrypted);
+        }
         let (answering, answer) = (place.answering(), router.call(question));
         async move {
             // One question of each connection after another: a client that has sent many at once has no more turns than others.
@@ -416,7 +436,11 @@ async fn talk_grpc(
         asked.notify_one();
         let (board, place) = (Arc::clone(&board), Arc::clone(&place));
         async move {
-            let question = grpc::whole(question, PATIENCE).await?;
+            let question = tokio::select! {
+                biased;
+                question = grpc::whole(question, PATIENCE) => question?,
+                () = ended(board.life()) => return Err(grpc::Broken),
+            };
             let _answering = place.answering();
             Ok::<_, grpc::Broken>(grpc::answer(&board, peer, question).await)
         }

@@ -65,7 +65,7 @@ pub const FORMS: &[Form<Metrics>] = &[
     },
 ];
 
-/// Reads the workers once more, and does not wait for long.
+/// Reads the workers once more where that is due, and does not wait for long. Those that are read still are left out.
 pub async fn prepare(board: &Board, setup: &Setup) {
     board.live().crews.meet(board, setup, Duration::ZERO).await;
 }
@@ -78,7 +78,7 @@ impl Metrics {
         let subsets =
             setup.subsets().filter(|name| checks_named || [LIVENESS, READINESS, STARTUP].contains(name));
         let subsets = subsets.map(|name| (name.to_owned(), passes(name))).collect();
-        let (workers_named, crews) = (setup.names_workers(), board.live().crews.look(setup));
+        let (workers_named, crews) = (setup.names_workers(), board.live().crews.settled(setup));
         Self { checks: setup.look(), subsets, checks_named, workers_named, crews }
     }
 

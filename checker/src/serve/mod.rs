@@ -43,7 +43,7 @@ use tokio::task::{self, JoinSet};
 use tokio::time;
 
 pub use self::board::{Board, Life, Setup};
-pub use self::router::Peer;
+pub use self::router::{Encrypted, Peer};
 pub use self::standing::{Change, Moment, Run};
 pub use self::view::{Seen, View, Words};
 
@@ -136,7 +136,8 @@ fn serve(mut configuration: Configuration, listen: &Listen, file: File) -> io::R
     // Answers are given on this thread alone; whatever a check does, it does on the board's own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let board = Arc::new(Board::new(configuration)?);
-    let hall = Hall { talk: Talk::Http(router::over(Arc::clone(&board))), certificate, connections };
+    let talk = Talk::Http(router::over(Arc::clone(&board)));
+    let hall = Hall { talk, certificate, connections, life: board.life() };
     let served = runtime.block_on(live(&board, listen, hall, file, started));
     // What a file system holds up ends with the process. Nothing else has the board then, so its checks end with it.
     runtime.shutdown_background();

@@ -23,6 +23,10 @@ use crate::format::plain::Plain;
 /// How long a file is left alone that somebody writes just now.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How often one looks at the file though nobody has told of a change: what a link leads to changes in another folder, and some file
+/// systems tell of nothing.
+const OFTEN: Duration = Duration::from_secs(3);
+
 /// What changes with a file, or with the link that leads to it: device, inode, size, and its last change to the nanosecond.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
@@ -53,14 +57,14 @@ pub async fn follow(file: File, started: Server, board: Arc<Board>, mut hangup: 
     // The folder, because editors and Kubernetes put another file in the place of the one before.
     let watcher = watch(&path, Arc::clone(&changed));
     if let Err(error) = &watcher {
-        tracing::warn!(%error, "the configuration cannot be watched; SIGHUP still reads it again");
+        tracing::warn!(%error, "the configuration cannot be watched; it is looked at every few seconds");
     }
     // What has changed before it was watched.
     changed.notify_one();
     loop {
         let asked = tokio::select! {
             _ = hangup.recv() => true,
-            () = changed.notified() => {
+            _ = time::timeout(OFTEN, changed.notified()) => {
                 time::sleep(SETTLE).await;
                 false
             }
@@ -136,30 +140,79 @@ fn warn_of_what_waits(started: &Server, now: &Server) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::symlink;
 
     use tokio::signal::unix::{SignalKind, signal};
 
     use super::*;
 
-    #[test]
-    fn what_changes_between_the_first_reading_and_the_watch_is_not_missed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("checker.toml");
-        fs::write(&path, "[server]\nfailure_status = 501\n").unwrap();
-        let file = File::new(path.clone());
-        let board = Arc::new(Board::new(Configuration::read(&path).configuration.unwrap()).unwrap());
-        fs::write(&path, "[server]\nfailure_status = 502 # another one\n").unwrap();
+    /// A configuration with this status.
+    fn write(path: &Path, status: u16) {
+        // Of a length of its own: a file system may tell no two changes apart that come at once.
+        let mark = "#".repeat((status - 500).into());
+        fs::write(path, format!("[server]\nfailure_status = {status} {mark}\n")).unwrap();
+    }
+
+    /// The status that is in force once news came, where this happens when it has been `later` since it is followed.
+    fn followed(path: &Path, later: Duration, happens: impl FnOnce()) -> u16 {
+        let file = File::new(path.to_owned());
+        let board = Arc::new(Board::new(Configuration::read(path).configuration.unwrap()).unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let taken = async {
             let mut news = board.news();
             let hangup = signal(SignalKind::hangup()).unwrap();
             let following = follow(file, board.setup().server.clone(), Arc::clone(&board), hangup);
+            let happening = async {
+                if !later.is_zero() {
+                    time::sleep(later).await;
+                }
+                happens();
+                let _ = time::timeout(Duration::from_secs(20), news.changed()).await;
+            };
             tokio::select! {
+                biased;
+                () = happening => {}
                 () = following => {}
-                _ = time::timeout(Duration::from_secs(20), news.changed()) => {}
             }
         };
         runtime.block_on(taken);
-        assert_eq!(board.setup().server.failure_status, 502);
+        board.setup().server.failure_status
+    }
+
+    #[test]
+    fn what_changes_between_the_first_reading_and_the_watch_is_not_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checker.toml");
+        write(&path, 501);
+        assert_eq!(followed(&path, Duration::ZERO, || write(&path, 502)), 502);
+    }
+
+    #[test]
+    fn what_changes_where_a_link_leads_to_is_not_missed() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (path, target) = (folder.path().join("checker.toml"), elsewhere.path().join("it.toml"));
+        write(&target, 501);
+        symlink(&target, &path).unwrap();
+        assert_eq!(followed(&path, 5 * SETTLE, || write(&target, 502)), 502);
+    }
+
+    #[test]
+    fn a_folder_that_is_swapped_below_a_link_is_not_missed() {
+        // As Kubernetes mounts a ConfigMap, and a link from elsewhere into that.
+        let (folder, mounted) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let within = |name: &str| mounted.path().join(name);
+        for (version, status) in [("..1", 501), ("..2", 502)] {
+            fs::create_dir(within(version)).unwrap();
+            write(&within(version).join("checker.toml"), status);
+        }
+        symlink("..1", within("..data")).unwrap();
+        symlink("..data/checker.toml", within("checker.toml")).unwrap();
+        let path = folder.path().join("checker.toml");
+        symlink(within("checker.toml"), &path).unwrap();
+        let swap = || {
+            symlink("..2", within("..data_tmp")).unwrap();
+            fs::rename(within("..data_tmp"), within("..data")).unwrap();
+        };
+        assert_eq!(followed(&path, 5 * SETTLE, swap), 502);
     }
 }

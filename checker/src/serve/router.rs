@@ -22,6 +22,10 @@ use super::page;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
+/// The connection that a question came over is encrypted. Where nobody says so, a proxy's header may.
+#[derive(Clone, Copy, Debug)]
+pub struct Encrypted;
+
 /// What every answer has, unless its endpoint says otherwise.
 const HEADERS: [(HeaderName, &str); 6] = [
     (CACHE_CONTROL, "no-store"),

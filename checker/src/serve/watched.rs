@@ -85,12 +85,13 @@ impl Running {
         self.deadline() + GRACE
     }
 
-    /// The same answer; or `unknown`, where the check seems late and it was this process that did not run. A check that had all of
-    /// its time while this process ran is late by itself, whatever came after.
+    /// The same answer; or `unknown`, where the check seems late and it was this process that did not run, be it before the check's
+    /// own time began. A check that had all of its time while this process ran is late by itself, whatever came after.
     fn judge(&self, outcome: Outcome) -> Outcome {
-        let late = outcome.status != Status::Pass && outcome.took >= self.within / 4 * 3;
+        let since = self.begun.elapsed();
+        let late = outcome.status != Status::Pass && since.max(outcome.took) >= self.within / 4 * 3;
         let lost = self.watch.lost();
-        let had = self.begun.elapsed().saturating_sub(lost);
+        let had = since.saturating_sub(lost);
         if late && lost >= self.within / 4 && had < self.within {
             return Outcome { status: Status::Unknown, reason: Some(STARVED.to_owned()), ..outcome };
         }
@@ -371,6 +372,23 @@ mod tests {
         age(&watched, TIMEOUT);
         asked(&watched, &runs);
         assert_eq!(last(&watched), (Status::Fail, 3));
+    }
+
+    #[test]
+    fn a_run_that_had_no_turn_until_its_deadline_is_unknown_where_this_process_did_not_run() {
+        let (watched, runs, _idle) = watched();
+        let mut running = asked(&watched, &runs).running.unwrap();
+        let reason = Some(TIMED_OUT.to_owned());
+        // Its own time began when it had its turn.
+        let failed = Outcome { status: Status::Fail, reason, took: Duration::ZERO, ..watched.look().outcome };
+        let judged = |running: &Running| running.judge(failed.clone()).status;
+        running.begun = running.begun.checked_sub(TIMEOUT).unwrap();
+        assert_eq!(judged(&running), Status::Fail, "this process ran");
+        runs.starved.lose(TIMEOUT);
+        assert_eq!(judged(&running), Status::Unknown);
+        assert_eq!(running.judge(Outcome { status: Status::Pass, ..failed.clone() }).status, Status::Pass);
+        running.begun = Instant::now();
+        assert_eq!(judged(&running), Status::Fail, "it is not late");
     }
 
     #[test]

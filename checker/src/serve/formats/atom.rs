@@ -22,7 +22,7 @@ fn print(view: &View) -> String {
     let (own, page) = (feed.link(FORM.name), feed.link("html"));
     feed::document(&html! {
         feed xmlns="http://www.w3.org/2005/Atom" xml:lang="en" {
-            id { (own) }
+            id { (feed.id) }
             title { (feed.title) }
             subtitle { (feed.about) }
             updated { (rfc3339(feed.updated)) }

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 
+use form_urlencoded::byte_serialize;
 use maud::{Markup, PreEscaped, html};
 
 use crate::format::plain::Plain;
@@ -17,6 +18,8 @@ const ENTRIES: usize = 100;
 /// A feed. Its texts hold no character that XML has not.
 #[derive(Debug)]
 pub struct Feed {
+    /// Its own name, a URI: the same wherever it is asked for.
+    pub id: String,
     /// Of what it is.
     pub title: String,
     /// The same in a sentence.
@@ -54,6 +57,7 @@ impl Feed {
         let updated = changes.first().map_or(since, |(_, change)| change.at.wall);
         let author = Plain(view.setup.title()).to_string();
         Self {
+            id: id(view),
             title: format!("{author}: {}", view.subset),
             about: format!("When the checks of {} change.", view.subset),
             author,
@@ -79,6 +83,17 @@ impl Entry {
         let title = format!("{check}: {}", change.to.word());
         Self { id: change.id(), title, text, at: seconds(change.at.wall) }
     }
+}
+
+/// Service, where it is deployed to as far as that may be told, and subset.
+fn id(view: &View) -> String {
+    let setup = &view.setup;
+    let environment = setup.service.environment.as_deref().filter(|_| setup.server.expose_version);
+    [setup.title(), environment.unwrap_or_default(), &view.subset]
+        .iter()
+        .fold("urn:checker".to_owned(), |id, part| {
+            id + ":" + &byte_serialize(part.as_bytes()).collect::<String>()
+        })
 }
 
 /// A document of XML.

@@ -101,6 +101,17 @@ impl Crews {
         found
     }
 
+    /// What is known of the workers of each check that are not being read just now: what was read before may hold no more.
+    pub fn settled(&self, setup: &Setup) -> Vec<(Arc<Watched>, Arc<Crew>)> {
+        let known = lock(&self.known);
+        let settled = |check: &Arc<Watched>| {
+            let known = known.iter().find(|known| Arc::ptr_eq(check, &known.check))?;
+            let crew = known.crew.as_ref().filter(|_| known.next != Next::Reading)?;
+            Some((Arc::clone(check), Arc::clone(crew)))
+        };
+        setup.checks.iter().filter_map(settled).collect()
+    }
+
     /// Waits for what is not known of each, or was read longer ago than `most`; and not for long.
     pub async fn meet(&self, board: &Board, setup: &Setup, most: Duration) {
         let mut news = board.news();
@@ -164,12 +175,15 @@ fn lock(known: &Mutex<Vec<Known>>) -> MutexGuard<'_, Vec<Known>> {
 
 #[cfg(test)]
 mod tests {
+    use std::future;
     use std::path::Path;
     use std::pin::Pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use shared::check::{Check, Failure};
     use shared::config::{Configuration, Surroundings};
     use shared::runner::Named;
+    use tokio::runtime::Builder;
 
     use super::*;
 
@@ -194,14 +208,61 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_reading_that_breaks_is_followed_by_another_one() {
+    /// Reads nobody at first, and does not end where it is asked once more.
+    #[derive(Default)]
+    struct Hangs(AtomicBool);
+
+    impl Check for Hangs {
+        fn run<'a: 'r, 'r>(&'a self, _: Instant) -> Answer<'r, Result<(), Failure>>
+        where
+            Self: 'r,
+        {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn workers<'a: 'r, 'r>(&'a self, _: usize, _: Instant) -> Answer<'r, Option<Result<Workers, Failure>>>
+        where
+            Self: 'r,
+        {
+            Box::pin(async move {
+                if self.0.swap(true, Ordering::SeqCst) {
+                    future::pending::<()>().await;
+                }
+                Some(Err(Failure::failed("nobody")))
+            })
+        }
+    }
+
+    /// A board whose only check is this one.
+    fn board(check: impl Check + 'static) -> Board {
         let text = "[server]\ndetail = 'safe'\n[subsets]\nall = ['it']\n[checks.it]\ntype = 'command'\ncommand = ['true']\n";
         let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/") };
         let mut configuration = Configuration::parse(text, surroundings).configuration.unwrap();
         let named = &mut configuration.checks[0].named;
-        *named = Arc::new(Named { check: Arc::new(Breaks), ..(**named).clone() });
-        let board = Board::new(configuration).unwrap();
+        *named = Arc::new(Named { check: Arc::new(check), ..(**named).clone() });
+        Board::new(configuration).unwrap()
+    }
+
+    #[test]
+    fn who_is_being_read_is_not_told_as_if_that_were_over() {
+        let board = board(Hangs::default());
+        let (setup, crews) = (board.setup(), &board.live().crews);
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let begun = Instant::now();
+        // A meeting is short, and this machine may have much to do.
+        while crews.settled(&setup).is_empty() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is not read");
+            runtime.block_on(crews.meet(&board, &setup, Duration::ZERO));
+        }
+        lock(&crews.known)[0].next = Next::At(Instant::now());
+        runtime.block_on(crews.meet(&board, &setup, Duration::ZERO));
+        assert!(crews.settled(&setup).is_empty());
+        assert_eq!(crews.look(&setup).len(), 1, "to who waits for nothing, it is told with its time");
+    }
+
+    #[test]
+    fn a_reading_that_breaks_is_followed_by_another_one() {
+        let board = board(Breaks);
         let crews = &board.live().crews;
         assert!(crews.look(&board.setup()).is_empty());
         let next = || lock(&crews.known)[0].next;

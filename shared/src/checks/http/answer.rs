@@ -142,6 +142,11 @@ impl Expected {
         Ok(())
     }
 
+    /// Whether the body is judged.
+    pub fn needs_body(&self) -> bool {
+        self.contains.is_some() || self.matches.is_some()
+    }
+
     /// Judges the body.
     pub fn body(&self, body: &[u8]) -> Result<(), Failure> {
         if self.contains.as_ref().is_some_and(|text| !text.is_match(body)) {

@@ -21,6 +21,9 @@ use crate::tls::{Tls, is_of_tls, provider};
 /// A look-up of a name is left alone once the run is over; until then it has all the time that there is.
 const AS_LONG_AS_THE_RUN: Duration = Duration::from_mins(10);
 
+/// How long the rest of an answer that nobody judges is read.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
 /// How to ask.
 #[derive(Clone, Debug)]
 pub struct Way {
@@ -176,6 +179,21 @@ pub async fn body(mut answer: Response, max: Size) -> Result<Vec<u8>, Failure> {
         body.extend_from_slice(&piece);
     }
     Ok(body)
+}
+
+/// Reads the rest of an answer that nobody judges, where it comes at once and is not larger than that, so that its connection can be
+/// kept.
+pub async fn read_off(mut answer: Response, max: Size, deadline: Instant) {
+    let rest = async {
+        let mut read = 0;
+        while read <= max.0 {
+            let Ok(Some(piece)) = answer.chunk().await else { return };
+            read += piece.len() as u64;
+        }
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    // What has not come by then is left, and its connection with it.
+    let _ = timeout(AT_ONCE.min(left / 2), rest).await;
 }
 
 fn trusting_nobody() -> Result<Arc<ClientConfig>, Failure> {
