@@ -244,7 +244,7 @@ async fn a_body_that_nobody_judges_may_be_large_endless_or_silent() {
     };
     let silent = peer(move |n| {
         if n > 0 {
-            thread::sleep(Duration::from_secs(60));
+            thread::sleep(Duration::from_mins(1));
         }
         (n == 0).then(|| head.clone())
     });
