@@ -606,6 +606,21 @@ fn a_question_of_grpc_that_does_not_come_whole_does_not_hold_up_the_end() {
         told.extend_from_slice(&piece[..read]);
         told.windows(8).any(|window| window == b"whatever").then_some(())
     });
+    server.signal(Signal::SIGINT);
+    told.clear();
+    // As any client does, it answers a ping; nothing else.
+    until("it is closed", || {
+        let mut piece = [0; 1_024];
+        let read = stream.read(&mut piece).unwrap_or_default();
+        told.extend_from_slice(&piece[..read]);
+        let asked = told.windows(9).position(|window| window == [0, 0, 8, 6, 0, 0, 0, 0, 0]);
+        if let Some(content) = asked.and_then(|at| told.get(at + 9..at + 17)) {
+            // It may be closed by now.
+            drop(stream.write_all(&frame(6, 1, 0, content)));
+            told.clear();
+        }
+        (read == 0).then_some(())
+    });
     ends_soon(&mut server);
 }
 
