@@ -15,8 +15,10 @@ mod proxy;
 mod redis;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -233,6 +235,51 @@ fn a_task_that_a_frozen_redis_takes_later_is_taken_back_before_the_next_one_is_s
     assert_eq!(server.ask("LLEN q"), ":1", "the new one alone");
     celery.withdraw(&sent, soon()).unwrap();
     assert_eq!(server.ask("LLEN q"), ":0");
+}
+
+/// A way to a Redis on which what is said and what is answered alternate. Where it is told to, it passes the next `LPUSH` on,
+/// and closes in place of its answer.
+fn way_that_closes(server: u16) -> (u16, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let closes = Arc::<AtomicBool>::default();
+    let told = Arc::clone(&closes);
+    thread::spawn(move || {
+        for mut near in listener.incoming().map_while(Result::ok) {
+            let mut far = TcpStream::connect(("127.0.0.1", server)).unwrap();
+            let mut bytes = vec![0; 64 * 1024];
+            while let Ok(said @ 1..) = near.read(&mut bytes) {
+                far.write_all(&bytes[..said]).unwrap();
+                let is_push = bytes[..said].windows(5).any(|word| word == b"LPUSH");
+                let answered = far.read(&mut bytes).unwrap();
+                if is_push && told.swap(false, Ordering::SeqCst) {
+                    break;
+                }
+                near.write_all(&bytes[..answered]).unwrap();
+            }
+        }
+    });
+    (port, closes)
+}
+
+#[test]
+fn a_task_whose_connection_ends_before_the_answer_does_not_stay_in_its_list() {
+    let server = Redis::start(&[]);
+    let (port, closes) = way_that_closes(server.port);
+    let mut celery = Celery::new(&format!("redis://127.0.0.1:{port}").parse().unwrap(), &Names::default());
+    let task = Task { name: "t".to_owned(), queue: "q".to_owned() };
+    server.ask("LPUSH q theirs");
+    let sent = celery.send(&task, soon()).unwrap();
+    celery.withdraw(&sent, soon()).unwrap();
+    for idle in [Duration::ZERO, Duration::from_millis(600)] {
+        thread::sleep(idle);
+        closes.store(true, Ordering::SeqCst);
+        let sent = celery.send(&task, soon()).unwrap();
+        assert!(!closes.load(Ordering::SeqCst), "it has closed");
+        assert_eq!(server.ask("LLEN q"), ":3", "it was sent again");
+        celery.withdraw(&sent, soon()).unwrap();
+        assert_eq!(server.ask("LLEN q"), ":1", "theirs alone");
+    }
 }
 
 /// The most that the process has had.

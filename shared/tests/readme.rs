@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use serde_json::Value;
 use shared::checks::KINDS;
 use shared::config::Code;
 use shared::config::schema::{self, Setting};
@@ -102,5 +103,37 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
             page == wanted,
             "shared/README.md is stale: UPDATE_README=1 cargo test -p shared --test readme"
         );
+    }
+}
+
+/// The keys of all tables that a schema describes.
+fn keys(schema: &Value) -> Vec<&str> {
+    let inner: Vec<_> = match schema {
+        Value::Object(parts) => parts.values().flat_map(keys).collect(),
+        Value::Array(parts) => parts.iter().flat_map(keys).collect(),
+        _ => Vec::new(),
+    };
+    let own = schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    own.chain(inner).collect()
+}
+
+/// What stands as code in the first two columns of a table's row.
+fn names(row: &str) -> impl Iterator<Item = &str> {
+    let columns = row.split('|').skip(1).take(2);
+    let code = columns.flat_map(|column| column.split('`').skip(1).step_by(2));
+    code.flat_map(|code| code.split(|c: char| !(c.is_alphanumeric() || c == '_')))
+}
+
+#[test]
+fn every_key_of_every_kind_stands_in_its_section_however_deep_it_is() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    for kind in KINDS {
+        let (_, section) = page.split_once(&format!("\n### `{}`\n", kind.name)).unwrap();
+        let (section, _) = section.split_once("\n```toml\n").unwrap();
+        let schema = schema::own(kind);
+        for key in keys(&schema) {
+            let stands = section.lines().flat_map(names).any(|name| name == key);
+            assert!(stands, "{}: no `{key}`", kind.name);
+        }
     }
 }

@@ -115,7 +115,7 @@ impl Setup {
         self.server.detail == Detail::Full
     }
 
-    /// What stands of each check, without asking any. What was not asked lately ([`LATELY`]) is unknown.
+    /// What stands of each check, without asking any. What was not asked lately (see `LATELY`) is unknown.
     pub fn look(&self) -> Vec<Seen> {
         self.look_at(Instant::now(), &self.checks)
     }
@@ -259,7 +259,7 @@ impl Board {
         Some(self.sum_up(View::new(setup, subset, words, seen)))
     }
 
-    /// What stands of a subset, without asking. What was not asked lately ([`LATELY`]) is unknown.
+    /// What stands of a subset, without asking. What was not asked lately (see `LATELY`) is unknown.
     pub fn look(&self, setup: &Arc<Setup>, subset: &str, words: Words) -> Option<View> {
         let Some(checks) = setup.subset(subset) else { return Self::without_checks(setup, subset) };
         let seen = setup.look_at(Instant::now(), checks);

@@ -60,7 +60,7 @@ pub struct Run {
 pub struct Change {
     /// Counted from 1, each check for itself: a new one has a number of its own.
     pub number: u64,
-    /// What all changes of this [`Standing`] have, and no other one's.
+    /// What all changes of this `Standing` have, and no other one's.
     pub series: u128,
     /// When.
     pub at: Moment,

@@ -274,7 +274,7 @@ impl Client {
 
     /// The same over a connection that may have been forgotten on the way: where nothing has come over it in a third of the
     /// time, over a new one beside it. The one that is sooner counts, so that a server that is slow has all the time that
-    /// there is.
+    /// there is; one that can be reached no more, or lets nobody in, has not.
     fn ask_doubting(
         &mut self,
         batch: &Batch<'_>,
@@ -290,9 +290,15 @@ impl Client {
             return self.ask_batch(batch, 0, patience, take);
         };
         if !link.hears(&share) {
-            match self.ask_batch(batch, 0, &link.beside(patience), take) {
-                Err(_) if link.hears(patience) => {}
-                told => return told,
+            let told = self.ask_batch(batch, 0, &link.beside(patience), take);
+            let now = Patience::new(Instant::now(), &self.given_up);
+            let heard = match &told {
+                Ok(_) => false,
+                Err(error) if error.kind() == ErrorKind::TimedOut => link.hears(patience),
+                Err(_) => link.hears(&now),
+            };
+            if !heard {
+                return told;
             }
         }
         self.link = Some(link);

@@ -300,17 +300,16 @@ impl Names {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         loop {
+            // Before anything is begun, or taken.
+            let wait = patience.left()?.min(LOOK);
             let (pending_name, pending_port, answer) = match self.pending.take() {
                 Some(pending) => pending,
                 None => (name.to_owned(), port, ask(name, port)?),
             };
-            match answer.recv_timeout(patience.left()?.min(LOOK)) {
+            match answer.recv_timeout(wait) {
                 Ok(found) if pending_name == name && pending_port == port => return found,
                 Ok(_) | Err(RecvTimeoutError::Disconnected) => {}
-                Err(RecvTimeoutError::Timeout) => {
-                    self.pending = Some((pending_name, pending_port, answer));
-                    patience.left()?;
-                }
+                Err(RecvTimeoutError::Timeout) => self.pending = Some((pending_name, pending_port, answer)),
             }
         }
     }
@@ -325,4 +324,24 @@ fn ask(name: &str, port: u16) -> io::Result<Receiver<Answer>> {
         drop(sender.try_send(found));
     })?;
     Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_time_left_looks_no_name_up_and_leaves_the_one_that_is_looked_up() {
+        let over = Patience::new(Instant::now(), &Arc::default());
+        let mut names = Names::default();
+        let error = names.resolve("no-such-name.invalid", 1, &over).expect_err("no time");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let (sender, answer) = sync_channel(1);
+        names.pending = Some(("h".to_owned(), 1, answer));
+        names.resolve("h", 1, &over).expect_err("no time");
+        let found = vec![SocketAddr::from(([127, 0, 0, 1], 1))];
+        sender.send(Ok(found.clone())).expect("somebody who waits");
+        let soon = Patience::new(Instant::now() + Duration::from_secs(5), &Arc::default());
+        assert_eq!(names.resolve("h", 1, &soon).expect("the answer"), found);
+    }
 }

@@ -139,20 +139,23 @@ impl Line {
         if let Some(unsure) = self.unsure.take() {
             self.withdraw(&unsure, until)?;
         }
-        // It must not stand there twice.
+        // What is asked of a connection that was forgotten on the way is asked twice.
         self.connection.prove(until)?;
         let sent = task.sent(until.saturating_duration_since(Instant::now()))?;
         self.run_for(&sent, &command("LPUSH", &[&self.list(&sent), &sent.envelope]), until)?;
         Ok(sent)
     }
 
-    /// Takes a task back that no worker has taken. It stands among the latest, so no more of a long list is looked at.
+    /// Takes a task back that no worker has taken. It stands among the latest, so no more of a long list is looked at; and twice
+    /// where the connection ended between the command and its answer.
     pub fn withdraw(&mut self, sent: &Sent, until: Instant) -> Result<(), Error> {
         let list = self.list(sent);
-        let found =
-            self.run_for(sent, &command("LPOS", &[&list, &sent.envelope, "MAXLEN", "1000"]), until)?;
-        if number(&found).is_some() {
-            self.run_for(sent, &command("LREM", &[&list, "1", &sent.envelope]), until)?;
+        let look = command("LPOS", &[&list, &sent.envelope, "COUNT", "0", "MAXLEN", "1000"]);
+        if let Value::Array(found) = self.run_for(sent, &look, until)?
+            && !found.is_empty()
+        {
+            let copies = found.len().to_string();
+            self.run_for(sent, &command("LREM", &[&list, &copies, &sent.envelope]), until)?;
         }
         Ok(())
     }

@@ -77,12 +77,12 @@ pub struct Celery {
     /// Celery's `global_keyprefix`, on Redis. Default: none.
     key_prefix: Option<String>,
     /// Celery's result backend, where it is a Redis or a database (`db+postgresql://`, `db+mysql://`, `db+sqlite:///`): a result is
-    /// read there, which without `task` is none. With `task` and over AMQP `rpc://` too. Default: it is not asked.
+    /// looked for there; without `task` one that does not exist. With `task` and over AMQP `rpc://` too. Default: it is not asked.
     result_backend: Option<Secret>,
     /// Celery's `global_keyprefix` of `result_backend_transport_options`, for results in a Redis. Default: none.
     result_key_prefix: Option<String>,
     /// The table of results in a database, or `SCHEMA.TABLE`: Celery's `task` of `database_table_names`; that of django-celery-results
-    /// (`django-db`) is `django_celery_results_taskresult`. Default: `celery_taskmeta`.
+    /// (`django-db`) is `django_celery_results_taskresult`. It must be there. Default: `celery_taskmeta`, which Celery may not have made yet.
     result_table: Option<String>,
     /// The name of a task that takes no arguments and does nothing: it is sent, and must be done within the deadline, by what is
     /// told of it in `result_backend`. Default: none is sent.

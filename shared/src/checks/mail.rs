@@ -37,7 +37,8 @@ const GREETED: &[u8] = b"220 greeted before TLS\r\n";
 /// How long a good bye may take.
 const FAREWELL: Duration = Duration::from_millis(300);
 
-/// Whether a mail server (SMTP) can be reached and accepts the login. Nothing is sent.
+/// Whether a mail server (SMTP) can be reached and accepts the login. Nothing is sent. Mail that is given to a provider over HTTP is
+/// the matter of `http`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mail {

@@ -392,6 +392,10 @@ pub fn in_short(schema: &Value) -> String {
         "object" if schema["additionalProperties"].is_object() => {
             format!("table of {}", in_short(&schema["additionalProperties"]))
         }
+        "object" if schema["properties"].is_object() => {
+            let keys = schema["properties"].as_object().into_iter().flat_map(Map::keys);
+            format!("`{{ {} }}`", keys.map(String::as_str).collect::<Vec<_>>().join(", "))
+        }
         word => type_in_words(word, schema).trim_start_matches("a ").to_owned(),
     };
     types(schema).iter().map(in_short).collect::<Vec<_>>().join(" or ")

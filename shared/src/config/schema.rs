@@ -70,9 +70,35 @@ impl Setting {
     }
 }
 
-/// A kind's own settings, and then those of every check: the required ones first.
+/// A kind's own settings, and then those of every check: the required ones first, and behind each those of the tables in it,
+/// as `tls.ca` and `queues.NAME.max_messages`.
 pub fn settings(kind: &Kind) -> (Vec<Setting>, Vec<Setting>) {
-    (list(&own(kind)), list(&COMMON))
+    (list_deep(&own(kind)), list(&COMMON))
+}
+
+fn list_deep(schema: &Value) -> Vec<Setting> {
+    let with_inner = |setting: Setting| {
+        let inner = inner(&schema["properties"][&setting.name], &setting.name);
+        [setting].into_iter().chain(inner)
+    };
+    list(schema).into_iter().flat_map(with_inner).collect()
+}
+
+/// The settings of the tables that a value can be or hold. Those that say nothing of themselves are told of by what holds them.
+fn inner(schema: &Value, place: &str) -> Vec<Setting> {
+    if !schema.is_object() {
+        return Vec::new();
+    }
+    let own = list_deep(schema).into_iter().filter(|setting| !setting.about.is_empty());
+    let mut found: Vec<_> =
+        own.map(|setting| Setting { name: format!("{place}.{}", setting.name), ..setting }).collect();
+    for branches in ["allOf", "anyOf", "oneOf"] {
+        let branches = schema[branches].as_array().into_iter().flatten();
+        found.extend(branches.flat_map(|branch| inner(branch, place)));
+    }
+    found.extend(inner(&schema["items"], &format!("{place}[]")));
+    found.extend(inner(&schema["additionalProperties"], &format!("{place}.NAME")));
+    found
 }
 
 /// The settings that a table's schema describes.

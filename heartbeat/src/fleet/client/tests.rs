@@ -166,6 +166,28 @@ fn a_server_that_is_slow_has_all_the_time_that_there_is() {
 }
 
 #[test]
+fn a_kept_connection_is_not_waited_for_where_nobody_listens_any_more() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("an address"));
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        drop(listener);
+        let _ = stream.read(&mut [0; 4096]);
+        stream.write_all(b"+PONG\r\n").expect("a client");
+        // Silent from now on, until the client goes.
+        while matches!(stream.read(&mut [0; 4096]), Ok(1..)) {}
+    });
+    let mut client = Client::new(url.parse().expect("a URL"), Arc::default());
+    asked_and_idle(&mut client);
+    let begun = Instant::now();
+    let error = ask(&mut client, 6_000).expect_err("an answer");
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(client);
+    server.join().expect("no panic");
+}
+
+#[test]
 fn who_tells_does_not_connect_beside_a_server_that_is_slow() {
     let (mut client, connections) = client_of_late(|_, question| match question {
         0 => Some(Duration::ZERO),

@@ -16,6 +16,9 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// Celery's own.
 const NAME: &str = "celery_taskmeta";
 
+/// The id of no task: what Celery makes of one has 36 characters.
+const NO_TASK: &str = "checker";
+
 #[derive(Debug)]
 pub struct Table {
     database: Database,
@@ -40,6 +43,9 @@ impl Table {
 
     /// Gives it another name: `TABLE` or `SCHEMA.TABLE`.
     pub fn called(&mut self, name: &str) -> Result<(), &'static str> {
+        if name == NAME {
+            return Ok(());
+        }
         let parts: Option<Vec<_>> = name.split('.').map(django::Table::parse).collect();
         let parts = parts.filter(|parts| parts.len() <= 2).ok_or("no table is called so")?;
         let quote = if self.place().engine() == Engine::Mysql { '`' } else { '"' };
@@ -52,15 +58,17 @@ impl Table {
         self.database.place()
     }
 
+    /// Whether a result can be looked for. Celery makes its own table when it has the first one to keep, so that may be missing.
     pub async fn ask(&self, deadline: Instant) -> Result<(), Failure> {
-        self.first("SELECT 1".to_owned(), deadline).await.map(drop)
+        match self.first(self.look(NO_TASK), deadline).await? {
+            Found::NoTable if self.name != NAME => Err(self.no_table()),
+            _ => Ok(()),
+        }
     }
 
     pub async fn end(&self, id: &str, last_look: Instant, deadline: Instant) -> Result<Option<End>, Failure> {
         loop {
-            // The id was made here, and is a number.
-            let look = format!("SELECT status FROM {} WHERE task_id = '{id}'", self.name);
-            let found = self.first(look, deadline).await?;
+            let found = self.first(self.look(id), deadline).await?;
             if let Found::Text(status) = &found
                 && let Some(end) = task::end_of(status)
             {
@@ -69,13 +77,20 @@ impl Table {
             }
             let now = Instant::now();
             match found {
-                Found::NoTable if now >= last_look => {
-                    return Err(self.failed(What::NoTable.reason(), &self.name));
-                }
+                Found::NoTable if now >= last_look => return Err(self.no_table()),
                 _ if now >= last_look => return Ok(None),
                 _ => sleep(PAUSE.min(last_look.saturating_duration_since(now))).await,
             }
         }
+    }
+
+    /// The id was made here, and ends no text.
+    fn look(&self, id: &str) -> String {
+        format!("SELECT status FROM {} WHERE task_id = '{id}'", self.name)
+    }
+
+    fn no_table(&self) -> Failure {
+        self.failed(What::NoTable.reason(), &self.name)
     }
 
     async fn first(&self, statement: String, deadline: Instant) -> Result<Found, Failure> {
@@ -139,6 +154,31 @@ mod tests {
         }
         for name in ["", ".", "a.", "a.b.c", "a\"b", "a`b", "a'b", "a;b"] {
             assert!(Table::parse("postgresql://h/shop").unwrap().called(name).is_err(), "{name}");
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_backend_passes_where_a_result_can_be_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for (file, content) in [("empty.db", vec![]), ("garbage.db", b"S3cret".repeat(1_000))] {
+            std::fs::write(folder.path().join(file), content).unwrap();
+        }
+        for (file, name, told) in [
+            ("empty.db", None, None),
+            ("empty.db", Some("celery_taskmeta"), None),
+            ("empty.db", Some("nope"), Some("the result backend: a table is missing")),
+            // One that SQLite always has.
+            ("empty.db", Some("sqlite_master"), Some("the result backend: the query failed")),
+            ("garbage.db", None, Some("the result backend: the file is not a database")),
+            ("nowhere.db", None, Some("the result backend: the file cannot be opened")),
+        ] {
+            let mut table = Table::parse(&format!("sqlite:///{}/{file}", folder.path().display())).unwrap();
+            if let Some(name) = name {
+                table.called(name).unwrap();
+            }
+            let asked = table.ask(Instant::now() + Duration::from_secs(5)).await;
+            assert_eq!(asked.err().as_ref().map(Failure::reason), told, "{file}: {name:?}");
         }
     }
 }

@@ -23,7 +23,9 @@ const ROUNDS: std::ops::RangeInclusive<u32> = 4_096..=65_536;
 pub struct Login {
     /// How the password is proven. `PLAIN` shows it to the broker, and without TLS to everybody on the way.
     mechanism: Mechanism,
+    /// The user's name.
     user: String,
+    /// The user's password.
     password: Secret,
 }
 
