@@ -99,7 +99,7 @@ impl Args {
 
     fn read(&self) -> Result<Vec<Arc<Named>>, String> {
         let token = self.token()?;
-        hidden::hide(token.as_deref().into_iter());
+        hidden::hide(token.as_deref().into_iter()).for_good();
         let check = Kind::of::<Http>().build(self.settings(token)?).map_err(|refused| told(&refused))?;
         Ok(vec![Arc::new(Named {
             name: "http".to_owned(),

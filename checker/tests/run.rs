@@ -319,9 +319,26 @@ fn no_kind_tells_a_part_of_a_secret_in_any_format_or_log() {
 
 #[test]
 fn a_secret_that_a_program_repeats_is_not_in_the_log() {
-    let text = "[subsets]\nall = ['it']\n[checks.it]\ntype = 'command'\ncommand = ['sh', '-c', 'echo got $WORD; exit 1']\nenvironment = { WORD = 'S3cret' }\n";
+    let text = "[subsets]\nall = ['it']\n[checks.it]\ntype = 'command'\ncommand = ['sh', '-c', 'echo got $PASSWORD; exit 1']\nenvironment = { PASSWORD = 'S3cret' }\n";
     let told = Bench::new(text).run("all");
     assert_eq!(told.stderr, "checker: it: the program ended with status 1: it said: got …\n");
+    let bench = Bench::new(&format!("{text}expose_output = true\n"));
+    for format in ["text", "json", "health+json", "nagios", "openmetrics"] {
+        let told = bench.run(&format!("all --format {format}"));
+        assert_eq!(told.stderr, "checker: it: got …: it said: got …\n");
+        assert!(!told.stdout.contains("S3cret"), "{told:?}");
+        assert_eq!(told.stdout.contains("got …"), format != "openmetrics", "{told:?}");
+    }
+}
+
+#[test]
+fn an_ordinary_word_of_a_command_stays_in_the_log() {
+    let other = shell("other", "echo the latest test >&2; exit 1", "");
+    let text = format!(
+        "[subsets]\nall = ['it', 'other']\n[checks.it]\ntype = 'command'\ncommand = ['test', '-e', '/nonexistent']\n{other}"
+    );
+    let told = Bench::new(&text).run("all");
+    assert!(told.stderr.contains("it said: the latest test\n"), "{told:?}");
 }
 
 /// One kind for each client that reads the system's certificates by itself: HTTP's and whoever shares its TLS, Redis's, and

@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn no_part_of_a_secret_is_left_where_an_error_is_cut_off_or_put_on_one_line() {
         const SECRET: &str = "Qx7\nZq9-Wv";
-        hide([SECRET].into_iter());
+        let _hidden = hide([SECRET].into_iter());
         for before in 0..=LONGEST {
             let failure = Failure::failed("no").because(format!("{}{SECRET}", "x".repeat(before)));
             for told in [chain(&failure), chain(&failure.again())] {

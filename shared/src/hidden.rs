@@ -3,31 +3,92 @@
 //!
 //! They are the process's, because who puts words together for a log, and cuts them, does not know the configuration.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
 /// The longest first: one may be a part of another.
-static HIDDEN: RwLock<Vec<String>> = RwLock::new(Vec::new());
+type Form = (Reverse<usize>, String);
+
+/// How many want each of them hidden.
+static HIDDEN: RwLock<BTreeMap<Form, usize>> = RwLock::new(BTreeMap::new());
 
 /// Shorter ones are parts of ordinary words; nothing could be told any more.
 const SHORTEST: usize = 4;
 
-/// From now on, these are hidden too, as they are and as JSON writes them.
-pub fn hide<'s>(secrets: impl Iterator<Item = &'s str>) {
-    let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
-    for secret in secrets.filter(|secret| secret.len() >= SHORTEST) {
-        let quoted = serde_json::Value::from(secret).to_string();
-        let quoted = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        hidden.extend([secret, quoted.unwrap_or(secret)].map(ToOwned::to_owned));
+/// Secrets that are hidden as long as this lives.
+#[must_use = "what is dropped hides nothing any more"]
+pub struct Hidden(BTreeSet<Form>);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hidden(…)")
     }
-    hidden.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
-    hidden.dedup();
+}
+
+impl Hidden {
+    /// They are hidden until the process ends.
+    pub fn for_good(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
+        for form in &self.0 {
+            match hidden.get_mut(form) {
+                Some(wanted) if *wanted > 1 => *wanted -= 1,
+                _ => drop(hidden.remove(form)),
+            }
+        }
+    }
+}
+
+/// From now on, these are hidden too, in each form in which they may be repeated.
+pub fn hide<'s>(secrets: impl Iterator<Item = &'s str>) -> Hidden {
+    let forms: BTreeSet<_> = secrets
+        .flat_map(forms)
+        .filter(|form| form.len() >= SHORTEST)
+        .map(|form| (Reverse(form.len()), form))
+        .collect();
+    let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
+    for form in &forms {
+        *hidden.entry(form.clone()).or_default() += 1;
+    }
+    drop(hidden);
+    Hidden(forms)
+}
+
+/// As it is, without blanks around it, as JSON writes it, and with what may stand for a character that steers a terminal.
+fn forms(secret: &str) -> [String; 5] {
+    let quoted = serde_json::Value::from(secret).to_string();
+    let quoted = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(secret);
+    let [blank, question] = [" ", "?"].map(|instead| secret.replace(char::is_control, instead));
+    [secret.to_owned(), secret.trim().to_owned(), quoted.to_owned(), blank, question]
 }
 
 /// A text with `…` in the place of each of them. To be asked before anything is cut off or written in another way: of a secret
 /// that is cut in two no part would be known again.
 pub fn without_secrets(text: &str) -> String {
+    replaced(text, |text, secret| text.replace(secret, "…"))
+}
+
+/// The same for a text that was cut off already: without what may be the first part of one of them at its end.
+pub fn cut_without_secrets(text: &str) -> String {
+    replaced(text, |text, secret| {
+        let mut text = text.replace(secret, "…");
+        let mut parts = secret.char_indices().rev().map(|(at, _)| &secret[..at]);
+        let left = parts.find(|part| text.ends_with(part)).unwrap_or_default();
+        text.truncate(text.len() - left.len());
+        text
+    })
+}
+
+fn replaced(text: &str, replace: impl Fn(String, &str) -> String) -> String {
     let hidden = HIDDEN.read().unwrap_or_else(PoisonError::into_inner);
-    hidden.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+    hidden.keys().fold(text.to_owned(), |text, (_, secret)| replace(text, secret))
 }
 
 #[cfg(test)]
@@ -36,9 +97,33 @@ mod tests {
 
     #[test]
     fn what_is_hidden_is_nowhere_in_a_text_and_what_is_too_short_is() {
-        hide(["Hidden-1", "Hidden-1-and-more", "Hidden\n\"2\"", "is"].into_iter());
+        let _hidden = hide(["Hidden-1", "Hidden-1-and-more", "Hidden\n\"2\"", "is"].into_iter());
         let text = r#"it is Hidden-1-and-more: Hidden-1, {"a":"Hidden\n\"2\""}"#;
         assert_eq!(without_secrets(text), r#"it is …: …, {"a":"…"}"#);
-        assert_eq!(without_secrets("Hidden\n\"2\""), "…");
+        for form in ["Hidden\n\"2\"", "Hidden \"2\"", "Hidden?\"2\""] {
+            assert_eq!(without_secrets(form), "…");
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_hidden_any_more_is_shown_again() {
+        let secrets = || ["Wanted-once-or-twice"].into_iter();
+        let (one, other) = (hide(secrets()), hide(secrets()));
+        drop(one);
+        assert_eq!(without_secrets("Wanted-once-or-twice"), "…");
+        drop(other);
+        assert_eq!(without_secrets("Wanted-once-or-twice"), "Wanted-once-or-twice");
+    }
+
+    #[test]
+    fn the_first_part_of_a_secret_is_not_left_at_the_end_of_what_was_cut() {
+        let secrets = ["Qy5-Zy6-Wy7", "Qy5-Zy6-Wy7-and-more", "7-other"];
+        let _hidden = hide(secrets.into_iter());
+        for secret in secrets {
+            for length in 1..=secret.len() {
+                let told = cut_without_secrets(&format!("it is {}", &secret[..length]));
+                assert!(["it is ", "it is …"].contains(&&*told), "{told}");
+            }
+        }
     }
 }

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 
 use crate::check::{Check, Failure, chain};
+use crate::hidden::without_secrets;
 use crate::status::Status;
 
 /// How long a check may take where its settings say nothing.
@@ -83,7 +84,7 @@ impl Outcome {
             told => told,
         };
         let source = std::error::Error::source(&failure).map(chain);
-        Self { status, reason: Some(failure.reason().to_owned()), source, ..passed }
+        Self { status, reason: Some(without_secrets(failure.reason())), source, ..passed }
     }
 
     /// The status's word in a report.

@@ -132,6 +132,33 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The key of a JSON Schema that says that a text is a [`Word`].
+pub const WORD: &str = "x-word";
+
+/// A text that nobody is shown, for another program, and mostly an ordinary word: only what it takes from outside of the file is
+/// left out of the log, the credentials of a URL in it, and all of it where its name says that it is a secret.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Word(Secret);
+
+shaped!(Word, Secret, |mut schema: Schema| {
+    schema.insert(WORD.to_owned(), true.into());
+    schema
+});
+
+impl Word {
+    /// The text itself, for the program that it is meant for.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A URL, which may hold a user and a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(url::Url);

@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use shared::config::{Configuration, Detail, Server, Service};
+use shared::hidden::{Hidden, hide};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
@@ -51,6 +52,8 @@ pub struct Setup {
     /// When the first configuration was put in force.
     pub since: SystemTime,
     subsets: Vec<(String, Vec<Arc<Watched>>)>,
+    /// Its secrets, and those of the one before, of which something may be under way still.
+    hidden: Vec<Arc<Hidden>>,
 }
 
 impl Setup {
@@ -71,8 +74,10 @@ impl Setup {
             (name.to_owned(), named.iter().filter_map(|named| find(&named.name)).collect())
         };
         let subsets = configuration.subsets().map(of).collect();
+        let before_that = before.and_then(|before| before.hidden.first()).map(Arc::clone);
+        let hidden = std::iter::once(Arc::new(hide(configuration.secrets()))).chain(before_that).collect();
         let since = before.map_or_else(SystemTime::now, |before| before.since);
-        Self { service: configuration.service, server: configuration.server, checks, since, subsets }
+        Self { service: configuration.service, server: configuration.server, checks, since, subsets, hidden }
     }
 
     /// What is deployed here, as far as it may be told where anything of it may.
@@ -291,5 +296,35 @@ impl Drop for Board {
 impl fmt::Debug for Board {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Board").field("life", &self.life.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use shared::config::Surroundings;
+    use shared::hidden::without_secrets;
+
+    use super::*;
+
+    fn with(token: &str) -> Configuration {
+        let text = format!("[server.access]\ntoken = '{token}'");
+        let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/") };
+        Configuration::parse(&text, surroundings).configuration.unwrap()
+    }
+
+    #[test]
+    fn secrets_are_hidden_in_force_and_one_configuration_longer() {
+        let tokens = ["Board-one", "Board-two", "Board-three"];
+        let told = || tokens.map(without_secrets);
+        let board = Board::new(with(tokens[0])).unwrap();
+        assert_eq!(told(), ["…", "Board-two", "Board-three"]);
+        board.replace(with(tokens[1]));
+        assert_eq!(told(), ["…", "…", "Board-three"]);
+        board.replace(with(tokens[2]));
+        assert_eq!(told(), ["Board-one", "…", "…"]);
+        drop(board);
+        assert_eq!(told(), tokens);
     }
 }

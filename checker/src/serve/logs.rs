@@ -6,13 +6,13 @@ use std::io;
 
 use clap::ValueEnum;
 use shared::Status;
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use shared::hidden::without_secrets;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::SubscriberBuilder;
 use tracing_subscriber::fmt::format::{DefaultFields, Format};
 
 use super::standing::Change;
 use crate::format::plain::Plain;
-use crate::stream;
 
 /// How many lines may wait to be written.
 const WAITING: usize = 1_024;
@@ -33,10 +33,15 @@ impl Log {
     /// A thread writes them, and where nobody reads them some are lost: no answer waits for a log. What is dropped last waits
     /// a second at most for what is not written yet.
     pub fn start(self) -> WorkerGuard {
-        let (writer, written) = NonBlockingBuilder::default()
+        let (queue, written) = NonBlockingBuilder::default()
             .buffered_lines_limit(WAITING)
             .thread_name("log")
             .finish(StandardError);
+        let without_secrets: fn(&str) -> String = match self {
+            Self::Text => without_secrets,
+            Self::Json => json_without_secrets,
+        };
+        let writer = move || Line { queue: queue.clone(), without_secrets };
         let lines: SubscriberBuilder<DefaultFields, Format, _, _> =
             tracing_subscriber::fmt().with_writer(writer).with_ansi(false).with_target(false);
         match self {
@@ -47,12 +52,61 @@ impl Log {
     }
 }
 
-/// Writes a line at once, without the configuration's secrets.
+/// Hands a line on without the secrets of the configurations that are in force at the event.
+struct Line {
+    queue: NonBlocking,
+    without_secrets: fn(&str) -> String,
+}
+
+impl io::Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.queue.write_all((self.without_secrets)(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.queue.flush()
+    }
+}
+
+/// A line of JSON without the secrets in its texts. Its keys are this program's own words, whatever a secret is.
+fn json_without_secrets(line: &str) -> String {
+    let mut told = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find('"') {
+        let (before, text) = rest.split_at(at);
+        let (text, after) = text.split_at(length_of_text(text));
+        told.push_str(before);
+        match serde_json::from_str::<String>(text) {
+            Ok(value) if !after.starts_with(':') => {
+                told.push_str(&serde_json::Value::from(without_secrets(&value)).to_string());
+            }
+            _ => told.push_str(text),
+        }
+        rest = after;
+    }
+    told + rest
+}
+
+/// How long the text in quotes is that stands at the beginning of this.
+fn length_of_text(json: &str) -> usize {
+    // The first of the quotes ends nothing.
+    let mut is_escaped = true;
+    let end = json.bytes().position(|byte| {
+        let ends = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        ends
+    });
+    end.map_or(json.len(), |end| end + 1)
+}
+
+/// Writes a line at once.
 struct StandardError;
 
 impl io::Write for StandardError {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        stream::complain_at_length(&String::from_utf8_lossy(line));
+        // There is nowhere left to tell that nothing can be told.
+        let _ = io::stderr().write_all(line);
         Ok(line.len())
     }
 
@@ -71,5 +125,20 @@ pub fn changed(check: &str, change: &Change, source: Option<&str>) {
         Status::Pass => tracing::info!(check, from, to, "check changed"),
         Status::Warn => tracing::warn!(check, from, to, reason, source, "check changed"),
         Status::Fail | Status::Unknown => tracing::error!(check, from, to, reason, source, "check changed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::hidden::hide;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_in_no_text_of_a_line_and_leaves_its_keys_and_its_form_alone() {
+        let _hidden = hide(["check-source", "7531", "a\"b\\"].into_iter());
+        let line = r#"{"check-source":"it is check-source","checks":7531,"a":["a\"b\\ \\","7531"],"b":""}"#;
+        let told = r#"{"check-source":"it is …","checks":7531,"a":["… \\","…"],"b":""}"#;
+        assert_eq!(json_without_secrets(&format!("{line}\n")), format!("{told}\n"));
     }
 }

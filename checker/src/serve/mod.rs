@@ -35,7 +35,6 @@ use axum::Router;
 use futures_util::future::join_all;
 use sd_notify::NotifyState;
 use shared::config::{self as settings, Configuration};
-use shared::hidden;
 use shared::settings::Listen;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -115,7 +114,6 @@ pub fn run(args: &Args) -> Exit {
             return Exit::Invalid;
         }
     };
-    hidden::hide(configuration.secrets());
     let _written = args.log.start();
     let listen = args.listen.clone().unwrap_or_else(|| configuration.server.listen.clone());
     match serve(configuration, &listen, file) {

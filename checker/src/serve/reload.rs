@@ -11,7 +11,6 @@ use notify::event::AccessKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use sd_notify::NotifyState;
 use shared::config::{Configuration, Reading, Server};
-use shared::hidden;
 use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
 use tokio::{task, time};
@@ -114,7 +113,6 @@ fn take(reading: Reading, started: &Server, board: &Board) {
         tracing::error!("the configuration is refused; the one before stays in force");
         return;
     };
-    hidden::hide(configuration.secrets());
     warn_of_what_waits(started, &configuration.server);
     let checks = configuration.checks.len();
     board.replace(configuration);

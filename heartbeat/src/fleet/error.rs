@@ -82,15 +82,28 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Somebody else's text: short, and nothing in it steers a terminal.
+/// Somebody else's text: of bounded length, and nothing in it steers a terminal. Whoever writes a log cuts it shorter, once it has
+/// left the secrets out.
 pub(super) struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 200;
+        const LONGEST: usize = 4_096;
         for character in self.0.chars().take(LONGEST) {
             write!(f, "{}", if character.is_control() { '?' } else { character })?;
         }
         if self.0.chars().nth(LONGEST).is_some() { f.write_str("…") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_elses_text_is_bounded_and_steers_no_terminal() {
+        let told = Printable(&"a\x1b\n".repeat(9_999)).to_string();
+        assert_eq!(told, "a??".repeat(9_999)[..4_096].to_owned() + "…");
+        assert_eq!(Printable(&"é".repeat(4_096)).to_string(), "é".repeat(4_096));
     }
 }

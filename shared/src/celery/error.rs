@@ -79,3 +79,21 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(all(test, feature = "run"))]
+mod tests {
+    use super::*;
+    use crate::check::chain;
+    use crate::hidden::hide;
+
+    #[test]
+    fn no_part_of_a_secret_is_left_where_a_brokers_words_are_cut_off() {
+        const SECRET: &str = "Qw7\nZw9-Vw";
+        let _hidden = hide([SECRET].into_iter());
+        for before in (0..=300).chain(1_900..=2_100) {
+            let hostile = format!("{}{SECRET} and more", "x".repeat(before));
+            let told = chain(&Error::refused("h:1", &hostile));
+            assert!(!told.contains("Qw") && !told.contains("Vw"), "{told}");
+        }
+    }
+}

@@ -156,12 +156,13 @@ fn unique() -> Result<String, Error> {
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
-/// Somebody else's text: short, and nothing in it steers a terminal.
+/// Somebody else's text: of bounded length, and nothing in it steers a terminal. Whoever writes a log cuts it shorter, once it has
+/// left the secrets out.
 struct Printable<'a>(&'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LONGEST: usize = 200;
+        const LONGEST: usize = 4_096;
         for character in self.0.chars().take(LONGEST) {
             write!(f, "{}", if character.is_control() { '?' } else { character })?;
         }

@@ -19,8 +19,9 @@ use tokio::process::{Child, Command as Process};
 use tokio::time::timeout;
 
 use crate::check::{Check, Failure};
+use crate::hidden::{cut_without_secrets, without_secrets};
 use crate::kind::{Contract, Mistake, Settings};
-use crate::settings::Secret;
+use crate::settings::Word;
 
 /// The most that is kept of what a program writes. The rest is read, and let go.
 const KEPT: usize = 4 * 1024;
@@ -47,11 +48,11 @@ const MARK: &str = "CHECKER_COMMAND";
 pub struct Command {
     /// The program and its arguments. A program without a slash is looked for in `PATH`.
     #[schemars(length(min = 1))]
-    command: Vec<Secret>,
+    command: Vec<Word>,
     /// Environment variables, beside those of the checker itself.
     #[serde(default)]
     #[schemars(default = "nothing")]
-    environment: BTreeMap<String, Secret>,
+    environment: BTreeMap<String, Word>,
     /// The folder that it runs in. Without it, the checker's own.
     directory: Option<PathBuf>,
     /// Whether its exit status is that of a monitoring plugin: 0 passes, 1 is a warning, 2 fails, and anything else is unknown.
@@ -82,7 +83,7 @@ impl Settings for Command {
         if self.command.iter().any(|word| word.expose().contains('\0')) {
             mistakes.push(Mistake::of("command", "it holds a zero byte"));
         }
-        let variable = |(name, value): (&String, &Secret)| {
+        let variable = |(name, value): (&String, &Word)| {
             name.is_empty() || name.contains(['=', '\0']) || value.expose().contains('\0')
         };
         if self.environment.iter().any(variable) {
@@ -109,7 +110,7 @@ impl Check for Command {
 
 impl Command {
     fn start(&self) -> io::Result<Running> {
-        let words: Vec<_> = self.command.iter().map(Secret::expose).collect();
+        let words: Vec<_> = self.command.iter().map(Word::expose).collect();
         let mark = mark()?;
         let mut process = Process::new(words[0]);
         process.args(&words[1..]).envs(self.environment.iter().map(|(name, value)| (name, value.expose())));
@@ -246,6 +247,12 @@ async fn keep(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
 
 fn first_line(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
+    let text = if output.len() < KEPT {
+        without_secrets(&text)
+    } else {
+        // The last character may have been cut in two, too.
+        cut_without_secrets(text.trim_end_matches(char::REPLACEMENT_CHARACTER))
+    };
     // A plugin's numbers follow its words.
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
     let line = line.split('|').next().unwrap_or_default().trim_end();
@@ -257,6 +264,7 @@ mod tests {
     use serde_json::{from_value, json};
 
     use super::*;
+    use crate::hidden::hide;
     use crate::runner::{Named, TIMED_OUT, ask};
     use crate::status::Status;
 
@@ -314,6 +322,20 @@ mod tests {
             run("head -c 50000000 /dev/zero | tr '\\0' a; exit 1", json!({ "expose_output": true })).await,
         );
         assert_eq!((told.0, told.1.len()), (Status::Fail, SHOWN));
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_left_where_a_programs_words_are_cut_off() {
+        const SECRET: &str = "Qv7\nZv9é|Wv";
+        let _hidden = hide([SECRET].into_iter());
+        let before = |length: usize| "\n".repeat(length.saturating_sub(1)) + "x";
+        let shown = (0..=SHOWN + 1).map(|length| "x".repeat(length));
+        for before in shown.chain((KEPT - 2 * SECRET.len()..=KEPT).map(before)) {
+            let mut output = format!("{before}{SECRET}").into_bytes();
+            output.truncate(KEPT);
+            let told = first_line(&output);
+            assert!(!told.contains(['Q', 'Z', 'W']), "{told}");
+        }
     }
 
     #[tokio::test]

@@ -3,13 +3,15 @@
 //! Placeholders and secret files are filled in on the way, because it is the schema that says where a text stands. What is
 //! told is made of the schema's words and of keys; never of values, any of which may be a secret.
 
-use percent_encoding::percent_decode_str;
+use std::cell::RefCell;
+
 use serde_json::{Map, Number, Value};
 
+use super::credentials;
 use super::node::{Datum, Node, Table, get};
 use super::problem::{Code, Found};
 use super::surroundings::{Surroundings, has_placeholder};
-use crate::settings::{SHAPE, Secret, Shape};
+use crate::settings::{SHAPE, Secret, Shape, WORD};
 
 /// The most known names that are listed where none is near.
 const MOST_LISTED: usize = 12;
@@ -18,7 +20,7 @@ const MOST_LISTED: usize = 12;
 pub struct Reader<'a> {
     pub surroundings: Surroundings<'a>,
     pub found: Found,
-    /// Every secret that was read, and every password of a URL.
+    /// Every secret that was read, and the credentials of every URL.
     pub secrets: Vec<Secret>,
 }
 
@@ -48,7 +50,12 @@ impl Reader<'_> {
                 None => &schema["additionalProperties"],
             };
             match self.value(node, inner, &path) {
-                Some(value) => drop(partial.value.insert(key.name.clone(), value)),
+                Some(value) => {
+                    if is_word(inner) && credentials::is_named(&key.name) {
+                        self.keep(value.as_str().unwrap_or_default());
+                    }
+                    partial.value.insert(key.name.clone(), value);
+                }
                 None => partial.wrong.push(key.name.clone()),
             }
         }
@@ -140,7 +147,12 @@ impl Reader<'_> {
     fn text(&mut self, node: &Node, schema: &Value, name: &str) -> Option<String> {
         let text = self.raw(node, schema, name)?;
         if let Some(shape) = shape(schema) {
-            self.keep_secret(shape, &text);
+            self.keep_secret(shape, is_word(schema), &text);
+            if let Datum::Text(written) = &node.datum
+                && is_word(schema)
+            {
+                self.keep_variables(written);
+            }
             if let Some(why) = shape.refuses(&text) {
                 self.found.add(node.at, code(shape), format!("`{name}`: {why}"));
                 return None;
@@ -233,29 +245,37 @@ impl Reader<'_> {
         number.map(Value::Number)
     }
 
-    fn keep_secret(&mut self, shape: Shape, text: &str) {
-        match shape {
-            Shape::Secret | Shape::Url => {
-                if shape == Shape::Secret {
-                    self.keep(text);
-                }
-                // As it stands there, and as a client decodes it.
-                let password = text.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
-                let password =
-                    password.and_then(|(login, _)| login.split_once(':')).map(|(_, password)| password);
-                if let Some(password) = password {
-                    self.keep(password);
-                    let decoded = percent_decode_str(password).decode_utf8_lossy();
-                    if decoded != password {
-                        self.keep(&decoded);
-                    }
-                }
-            }
-            Shape::Duration | Shape::Network | Shape::Listen | Shape::Size => {}
+    fn keep_secret(&mut self, shape: Shape, is_word: bool, text: &str) {
+        if !matches!(shape, Shape::Secret | Shape::Url) {
+            return;
+        }
+        let credentials = credentials::of_urls(text);
+        // Of a URL without credentials everybody may read.
+        let is_secret = !credentials::is_url(text) || !credentials.is_empty();
+        if shape == Shape::Secret && !is_word && is_secret {
+            self.keep(text);
+        }
+        for credential in &credentials {
+            self.keep(credential);
         }
     }
 
-    fn keep(&mut self, secret: &str) {
+    /// Keeps what each variable of a text stands for.
+    fn keep_variables(&mut self, text: &str) {
+        let values = RefCell::new(Vec::new());
+        let variable = |name: &str| {
+            let value = (self.surroundings.variable)(name);
+            values.borrow_mut().extend(value.clone().and_then(Result::ok));
+            value
+        };
+        // What is wrong with it was told when the text was read.
+        drop(Surroundings { variable: &variable, ..self.surroundings }.fill(text));
+        for value in values.into_inner() {
+            self.keep(&value);
+        }
+    }
+
+    pub fn keep(&mut self, secret: &str) {
         if !secret.is_empty() {
             self.secrets.push(secret.to_owned().into());
         }
@@ -289,6 +309,11 @@ fn code(shape: Shape) -> Code {
 pub fn shape(schema: &Value) -> Option<Shape> {
     let word = schema[SHAPE].as_str()?;
     Shape::ALL.into_iter().find(|shape| shape.as_str() == word)
+}
+
+/// Whether a text is a [`crate::settings::Word`].
+fn is_word(schema: &Value) -> bool {
+    schema[WORD] == true
 }
 
 /// The words that a text can be, where it can be only one of a few.

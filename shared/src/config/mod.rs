@@ -6,6 +6,7 @@
 //! that is not there.
 
 mod checks;
+mod credentials;
 mod form;
 mod node;
 mod problem;
@@ -35,6 +36,19 @@ const LARGEST: u64 = 1024 * 1024;
 
 /// The tables of a file.
 const TABLES: [&str; 4] = ["service", "server", "subsets", "checks"];
+
+/// Where the clients of databases and storages look for the secrets that a file leaves out.
+const VARIABLES: [&str; 9] = [
+    "PGPASSWORD",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_TOKEN",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+];
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -83,6 +97,9 @@ impl Configuration {
         let mut configuration = Self::default();
         if reader.found.is_empty() {
             configuration.take(&document, &mut reader);
+        }
+        for value in VARIABLES.into_iter().filter_map(|name| (surroundings.variable)(name)?.ok()) {
+            reader.keep(&value);
         }
         configuration.secrets = std::mem::take(&mut reader.secrets);
         let problems = reader.found.into_problems(text);
@@ -155,7 +172,8 @@ impl Configuration {
         Ok(names.iter().filter_map(find).map(|check| Arc::clone(&check.named)).collect())
     }
 
-    /// Every secret that the configuration holds: for whoever writes a log, to leave them out.
+    /// Every secret that the configuration holds, and those that its checks take from the environment: for whoever writes a log, to
+    /// leave them out.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         self.secrets.iter().map(Secret::expose)
     }
@@ -221,6 +239,39 @@ mod tests {
     const FILLINGS: [&str; 6] = ["word", "redis://h", "postgres://h/d", "amqp://h", "https://h", "smtp://h"];
 
     const TWO: &str = "[checks.a]\ntype = 'tcp'\naddress = 'h:1'\n[checks.b]\ntype = 'tcp'\naddress = 'h:2'\ntimeout = '250ms'\ncritical = false\nfall = 3\n";
+
+    #[test]
+    fn secrets_are_what_is_one_and_no_ordinary_words() {
+        let command = |more: &str| format!("[subsets]\nall = ['it']\n[checks.it]\ntype = 'command'\n{more}");
+        for (text, expected) in [
+            (command("command = ['test', '-e', '/latest']\nenvironment = { WORD = 'ordinary' }"), &[][..]),
+            (command("command = ['ask', 'me:${PASSWORD}', '${UNSET:-ordinary}']"), &["S3cret"]),
+            (command("command = ['ask', 'https://me:S3cret@h']"), &["S3cret"]),
+            (command("command = ['ask']\nenvironment = { A = '${PASSWORD}', B = 'x' }"), &["S3cret"]),
+            (command("command = ['ask']\nenvironment = { api_token = 'S3cret' }"), &["S3cret"]),
+            (command("command = ['ask']\nenvironment = { 'TOKEN.it' = 'S3cret' }"), &["S3cret"]),
+        ] {
+            assert_eq!(right(&text).secrets().collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_url_is_a_secret_where_it_holds_one() {
+        let told = |url: &str| {
+            let text = format!("[subsets]\nall = ['it']\n[checks.it]\ntype = 'redis'\nurl = '{url}'");
+            right(&text).secrets().map(ToOwned::to_owned).collect::<Vec<_>>()
+        };
+        assert!(told("redis://h/0").is_empty());
+        assert_eq!(told("redis://:S3cret@h"), ["redis://:S3cret@h", "S3cret"]);
+    }
+
+    #[test]
+    fn what_clients_take_from_the_environment_is_a_secret_too() {
+        let set = |name: &str| (name == "PGPASSWORD").then(|| Ok("S3cret".to_owned()));
+        let reading = Configuration::parse("", Surroundings { variable: &set, folder: Path::new("/") });
+        assert_eq!(reading.configuration.unwrap().secrets().collect::<Vec<_>>(), ["S3cret"]);
+    }
 
     #[test]
     fn an_empty_file_says_what_stands_there_by_default() {

@@ -16,7 +16,7 @@ use super::form;
 use super::tables::{Common, Server, Service};
 use crate::checks::KINDS;
 use crate::kind::Kind;
-use crate::settings::SHAPE;
+use crate::settings::{SHAPE, WORD};
 
 /// What a check's or a subset's name is made of. It is part of paths, of metrics and of lines.
 pub const NAME_PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$";
@@ -223,7 +223,7 @@ fn open_value(schema: &mut Value) {
     }
     let Some(mut own) = schema.as_object().cloned() else { return };
     let mut outer = Map::new();
-    for annotation in ["description", "default", "title", SHAPE] {
+    for annotation in ["description", "default", "title", SHAPE, WORD] {
         if let Some(value) = own.remove(annotation) {
             outer.insert(annotation.to_owned(), value);
         }

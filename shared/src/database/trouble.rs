@@ -10,6 +10,7 @@ use sqlx::Error;
 use sqlx::error::DatabaseError;
 
 use crate::check::Failure;
+use crate::hidden::without_secrets;
 
 /// The most of a server's words that go into the log.
 const MOST_WORDS: usize = 500;
@@ -94,8 +95,8 @@ impl Trouble {
 
     /// In the driver's or the server's words, which a hostile server may have filled with what it was sent.
     fn of(error: &Error, connecting: bool, secrets: &[String]) -> Self {
-        let mut said = error.to_string();
         // Before anything is cut off: of a secret that is cut in two no part would be known again.
+        let mut said = without_secrets(&error.to_string());
         for secret in secrets {
             said = said.replace(secret, "…");
         }

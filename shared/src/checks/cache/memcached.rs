@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use self::encrypted::Encrypted;
 use super::{Entry, Expiry, Found, Read};
 use crate::check::Failure;
+use crate::hidden::without_secrets;
 use crate::net::{Address, Net};
 #[cfg(feature = "tls")]
 use crate::tls;
@@ -249,6 +250,7 @@ impl Trouble {
         if !is_one {
             return Self::Garbled;
         }
+        let line = without_secrets(line);
         Self::Refused(line.chars().take(200).map(|char| if char.is_control() { '?' } else { char }).collect())
     }
 }
