@@ -30,7 +30,7 @@ const RIGHT: &str = "S3cret";
 const WRONG: [&str; 2] = ["Wr0ngZq9xKv", "S3cretQj7wYp"];
 
 /// So long may an answer take where the machine is busy.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How a kind's secrets are known to be right.
 enum Known {
@@ -264,6 +264,16 @@ pub fn keeps(kind: &'static Kind, servers: &Servers) -> Result<(), String> {
         (true, Some((_, Asked(logins)))) => {
             logins(servers).iter().try_for_each(|login| login.tells_right_from_wrong(kind))
         }
+    }
+}
+
+/// The settings of a kind for each of the servers that let it in.
+pub fn right(kind: &Kind, servers: &Servers) -> Vec<String> {
+    match KINDS_WITH_SECRETS.iter().find(|(name, _)| *name == kind.name) {
+        Some((_, Asked(logins))) => {
+            logins(servers).iter().map(|login| login.settings.replace(SECRET, &login.right)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -54,8 +54,9 @@ impl KafkaPeer {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::Relaxed);
                 open.lock().unwrap().push(stream.try_clone().unwrap());
-                let tls = tls.clone();
+                let (tls, open) = (tls.clone(), Arc::clone(&open));
                 thread::spawn(move || {
+                    let from = stream.peer_addr().ok();
                     let (port, end) = (stream.local_addr().unwrap().port(), stream.try_clone().unwrap());
                     let mut stream: Box<dyn Bytes> = match tls {
                         Some(tls) => Box::new(StreamOwned::new(ServerConnection::new(tls).unwrap(), stream)),
@@ -64,6 +65,7 @@ impl KafkaPeer {
                     // The other side may go at any time.
                     let _ = serve(&mut *stream, mechanism, port);
                     let _ = end.shutdown(Shutdown::Both);
+                    open.lock().unwrap().retain(|one| one.peer_addr().is_ok_and(|peer| Some(peer) != from));
                 });
             }
         });
