@@ -263,9 +263,9 @@ impl Board {
             checks.iter().map(|check| (check, check.ask(&self.runs, cache, within))).collect();
         let running = asked.iter().filter(|(_, asking)| !asking.is_kept()).count();
         let question = Question { cache, within, until, running: watch::Sender::new(running) };
-        let told = asked.into_iter().map(|(check, asking)| async {
-            setup.seen(check, self.answer(check, asking, &question).await)
-        });
+        let told = asked
+            .into_iter()
+            .map(|(check, asking)| async { setup.seen(check, self.answer(check, asking, &question).await) });
         let seen = join_all(told).await;
         Some(self.sum_up(View::new(setup, subset, words, seen)))
     }
