@@ -146,6 +146,10 @@ class Worker(Program):
             return True
         return False
 
+    def lost_its_broker(self):
+        """How often Celery gave up its connection, by its own words."""
+        return self.output.count("Connection to broker lost")
+
     def answers_ping(self):
         return bool(self.client.control.ping(destination=[self.name], timeout=1.5))
 
@@ -256,8 +260,8 @@ def faults(stage, pool, transport, url):
     os.kill(worker.pid, signal.SIGSTOP)
     stopped = time.monotonic()
     cell = stage.cell("main stopped", pool, transport, worker)
-    cell.dead(stopped + LIMIT, stopped + LIMIT + BY_MTIME + 2)
-    wait_until(stopped + LIMIT + BY_MTIME + 2.2)
+    cell.dead(stopped + LIMIT, stopped + LIMIT + BY_MTIME + 3)
+    wait_until(stopped + LIMIT + BY_MTIME + 3.2)
     os.kill(worker.pid, signal.SIGCONT)
     cell.facts["alive again"] = worker.alive_again()
 
@@ -302,7 +306,7 @@ def draining(stage, pool, transport, url):
     """A warm shutdown with a task that takes longer than the drain may."""
     worker = stage.worker(pool, url())
     time.sleep(HEALTHY)
-    length = 1 + DRAIN + BY_MTIME + 3
+    length = 1 + DRAIN + BY_MTIME + 4
     began, _ = worker.began(worker.send("nap", length))
     wait_until(began + 1)
     os.kill(worker.pid, signal.SIGTERM)
@@ -382,41 +386,55 @@ def unwritable(stage, pool, transport, url, whose):
     assert worker.runs_a_task(15)
 
     for row, break_it, mend_it in (("EACCES", forbid, permit), ("EROFS", read_only, read_write), ("ENOSPC", fill, clear)):
+        lost = worker.lost_its_broker()
         break_it(worker.pid, seen)
         begin = time.monotonic()
         cell = stage.cell(f"{row} {whose}", pool, transport, worker)
-        # Long enough for the next beat to fail.
+        # Long enough for the next beats to fail.
         time.sleep(2.5)
         cell.facts["works"] = worker.runs_a_task(8)
-        wait_until(begin + LIMIT + SOON)
+        wait_until(begin + LIMIT + SOON + 1)
+        cell.facts["lost"] = worker.lost_its_broker() - lost
+        cell.facts["verdict"] = worker.looks[-1].verdict
         cell.alive(begin, time.monotonic())
         mend_it(worker.pid, seen)
         cell.facts["works after"] = worker.runs_a_task(30)
         if whose == "ours":
-            worker.alive_again()
+            cell.facts["alive after"] = worker.alive_again()
 
     beat.unlink(missing_ok=True)
     beat.symlink_to("elsewhere")
     cell = stage.cell(f"dangling link {whose}", pool, transport, worker)
+    lost = worker.lost_its_broker()
     time.sleep(2.5)
     cell.facts["works"] = worker.runs_a_task(8)
+    cell.facts["lost"], cell.facts["verdict"] = worker.lost_its_broker() - lost, worker.looks[-1].verdict
     cell.facts["created"] = (seen / "elsewhere").exists()
 
     beat.unlink()
     beat.mkdir()
     cell = stage.cell(f"directory {whose}", pool, transport, worker)
+    lost = worker.lost_its_broker()
     begin = time.monotonic()
     time.sleep(2.5)
     cell.facts["works"] = worker.runs_a_task(8)
+    wait_until(begin + SOON + 2)
+    cell.facts["lost"], cell.facts["verdict"] = worker.lost_its_broker() - lost, worker.looks[-1].verdict
     cell.dead(begin, time.monotonic())
     stage.end([worker])
 
 
+def bare(file):
+    """Whether it is FOJ's: touched, and empty."""
+    return file.stat().st_size == 0
+
+
 def forbid(_pid, folder):
     """Another user's folder, and FOJ's file in it too: who does not own a file must be allowed to write to set its times."""
-    if (folder / "beat").stat().st_size == 0:
-        os.chown(folder / "beat", 65534, 65534)
-        (folder / "beat").chmod(0o444)
+    beat = folder / "beat"
+    if bare(beat):
+        os.chown(beat, 65534, 65534)
+        beat.chmod(0o444)
     os.chown(folder, 65534, 65534)
     folder.chmod(0o555)
 
@@ -424,8 +442,10 @@ def forbid(_pid, folder):
 def permit(_pid, folder):
     os.chown(folder, 0, 0)
     folder.chmod(0o755)
-    os.chown(folder / "beat", 0, 0)
-    (folder / "beat").chmod(0o644 if (folder / "beat").stat().st_size == 0 else 0o600)
+    beat = folder / "beat"
+    if bare(beat):
+        os.chown(beat, 0, 0)
+        beat.chmod(0o644)
 
 
 def remount(pid, folder, how):
@@ -444,7 +464,7 @@ def read_write(pid, folder):
 
 def fill(_pid, folder):
     """Neither a block nor an inode is left, nor is FOJ's empty file: a cleaner of temporary files took it."""
-    if (folder / "beat").stat().st_size == 0:
+    if bare(folder / "beat"):
         (folder / "beat").unlink()
     with contextlib.suppress(OSError):
         for number in range(1000):

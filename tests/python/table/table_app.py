@@ -14,6 +14,8 @@ app.conf.update(
     task_default_queue=os.environ["QUEUE"],
     task_ignore_result=True,
     worker_hijack_root_logger=False,
+    # By default RabbitMQ has 120 s, twice over, until its silence is taken for an end.
+    broker_heartbeat=10,
     broker_connection_retry_on_startup=True,
 )
 
