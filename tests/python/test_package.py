@@ -190,7 +190,7 @@ def test_a_setting_that_cannot_be_is_refused_with_a_sentence(tmp_path, monkeypat
     # From 3.11 on, a note names the argument.
     notes = getattr(refused.value, "__notes__", ["file_mode file cluster queues endpoint"])
     assert re.search(words, " ".join([str(refused.value), *notes]))
-    assert threads_named_heartbeat() == []
+    until(lambda: threads_named_heartbeat() == [], what="no thread is left")
 
 
 def test_settings_are_keywords():
