@@ -97,6 +97,12 @@ class Cluster:
     def pid(self, role):
         return self.sentinel if role == "sentinel" else until(lambda: self.pids(role), timeout=20, what=f"a {role}")[0]
 
+    def at_work_on(self, call):
+        """The worker that has begun this last, by its log."""
+        line = [line for line in self.program.lines if " processing " in line and call in line][-1]
+        name = line.split(" processing ")[0].split()[-1]
+        return next(int(line.rpartition(" ")[2]) for line in self.program.lines if f"{name} ready for work at" in line)
+
     def kill(self, role, number=signal.SIGKILL):
         pid = self.pid(role)
         os.kill(pid, number)

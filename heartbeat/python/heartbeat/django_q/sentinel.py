@@ -1,15 +1,16 @@
 """Django-Q2's sentinel, the process that guards the others, with a heartbeat.
 
 Nothing of Django-Q2's work is done here: every method marks, and leaves the rest to the one it overrides. The marks are made where the
-work goes through anyway: each turn of the guard's loop asks for `status()`, workers and the monitor take from their queues, and the
-pusher from the broker.
+work goes through anyway: each turn of the guard's loop asks for `status()`, workers and the monitor take from their queues, workers put
+what they have done into one, and the pusher fetches from the broker.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django_q import cluster, signals
+from django_q import cluster
 
 from .slot import Slot
 from .watch import Watch
@@ -30,8 +31,6 @@ class Sentinel(cluster.Sentinel):
     _watch: Watch | None = None
     # In a child that it has forked, the child's own.
     _slot: Slot | None = None
-    # In a worker, the task that it runs.
-    _task: dict[str, Any] | None = None
 
     def start(self) -> None:
         self._mark_what_children_do()
@@ -70,25 +69,29 @@ class Sentinel(cluster.Sentinel):
         """Before the fork; the sentinel itself calls none of these."""
         self.task_queue.get = self._taking(self.task_queue.get)
         self.result_queue.get = self._taking(self.result_queue.get)
+        self.result_queue.put = self._putting(self.result_queue.put)
         self.broker.dequeue = self._fetching(self.broker.dequeue)
-        # Older ones do not tell; there the next task ends the last.
-        told = getattr(signals, "post_execute_in_worker", None)
-        if told:
-            told.connect(self._executed, weak=False)
 
     def _taking(self, get: Callable[..., Any]) -> Callable[..., Any]:
         def take(*args: Any, **kwargs: Any) -> Any:
-            self._end()
             if self._slot:
+                self._slot.end()
                 self._slot.present()
             task = get(*args, **kwargs)
             # At the end of its work it gets a word, and no task.
             if self._slot and isinstance(task, dict):
-                self._task = task
                 self._slot.begin(name_of(task.get("func")))
             return task
 
         return take
+
+    def _putting(self, put: Callable[..., None]) -> Callable[..., None]:
+        def give(task: Any, *args: Any, **kwargs: Any) -> None:
+            if self._slot and isinstance(task, dict):
+                self._slot.end(failed=not task.get("success"))
+            put(task, *args, **kwargs)
+
+        return give
 
     def _fetching(self, dequeue: Callable[[], Any]) -> Callable[[], Any]:
         def fetch() -> Any:
@@ -105,22 +108,12 @@ class Sentinel(cluster.Sentinel):
 
         return fetch
 
-    def _executed(self, task: dict[str, Any], **more: Any) -> None:
-        # One that a task runs in its own process, as `sync`, is a part of it.
-        if self._task is not None and task.get("id") == self._task.get("id"):
-            self._end(failed=not task.get("success"))
-
-    def _end(self, failed: bool = False) -> None:
-        self._task = None
-        if self._slot:
-            self._slot.end(failed)
-
 
 def name_of(function: object) -> str:
-    """The path of a task's function, without arguments that were bound to it."""
-    while hasattr(function, "func"):
+    """The path of a task's function, without arguments that were bound to it. A worker waits for this, so it cannot fail."""
+    while isinstance(function, partial):
         function = function.func
     if isinstance(function, str):
         return function
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', '')}"
