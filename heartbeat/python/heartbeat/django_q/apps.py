@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
 
 from . import settings
@@ -17,7 +17,7 @@ class HeartbeatConfig(AppConfig):
     def ready(self) -> None:
         checks.register(settings.check)
         # A site where Django-Q2 is not installed has no cluster, and the check says so.
-        if self.apps.is_installed("django_q"):
+        if apps.is_installed("django_q"):
             from .sentinel import install
 
             install()

@@ -68,4 +68,4 @@ class Slot:
         (after,) = _VERSION.unpack_from(self._memory, 0)
         if not before or before != after or before % 2:
             return None
-        return State(*numbers, name.rstrip(b"\0").decode("utf-8", "ignore"))
+        return State._make((*numbers, name.rstrip(b"\0").decode("utf-8", "ignore")))
