@@ -23,10 +23,8 @@ class Row:
     # FOJ's check is asked with the same limit as ours, or with its own default of 60 s.
     by_default: bool = False
 
-    def says(self, pool, transport):
-        if isinstance(self.foj, str):
-            return self.foj
-        return self.foj.get((pool, transport)) or self.foj[pool]
+    def says(self, pool):
+        return self.foj if isinstance(self.foj, str) else self.foj[pool]
 
     @property
     def judge(self):
@@ -83,7 +81,7 @@ ROWS = [
         "the broker is frozen for 90 s, and goes on",
         "alive, not ready",
         ("cut off",),
-        {pool: TOO_SOON for pool in POOLS} | {(pool, "rabbitmq"): RIGHT for pool in POOLS} | {("gevent", "redis"): RIGHT},
+        {"prefork": TOO_SOON, "solo": TOO_SOON, "threads": TOO_SOON, "gevent": RIGHT},
     ),
     Row(
         "draining",
@@ -176,7 +174,7 @@ def our_words(row, cell):
 
 
 def their_words(row, pool, by_transport):
-    words = {t: BY_CHANCE if row.says(pool, t) == BY_CHANCE else opinion(cell, row.judge, 1) for t, cell in by_transport.items()}
+    words = {t: BY_CHANCE if row.says(pool) == BY_CHANCE else opinion(cell, row.judge, 1) for t, cell in by_transport.items()}
     return merged(words)
 
 

@@ -29,7 +29,7 @@ TRANSPORTS = ("redis", "rabbitmq")
 
 # All in seconds. A fault goes on for so long after its deadline that whoever judges by mtime must have told it too.
 DEADLINE = 8
-FAULT = DEADLINE + BY_MTIME + 3
+FAULT = DEADLINE + BY_MTIME + 2.5
 HEALTHY = 3
 DRAIN = 9
 OUTAGE = 90
