@@ -106,13 +106,14 @@ ROWS = [
 CELLS = [(row, pool, transport) for row in ROWS for transport in TRANSPORTS for pool in row.pools]
 
 
-def opinion(cell, judge, tolerance=0):
-    """What a judge says of a cell, from all that it said; who is not told to be exact may be wrong in a look or two."""
+def opinion(cell, judge, exactly=True):
+    """What a judge says of a cell, from all that it said. Ours may not be wrong once; of another it is told what it says mostly."""
     wrong = {True: False, False: False}
     for phase in cell.phases:
         said = cell.answers(judge, phase, bound(judge))
         assert said, f"{judge} was never asked in {phase}"
-        wrong[phase.alive] |= sum(answer != phase.alive for answer in said) > tolerance
+        failed = sum(answer != phase.alive for answer in said)
+        wrong[phase.alive] |= failed > 0 if exactly else failed > 1 if phase.alive else failed > len(said) / 2
     return {(False, False): RIGHT, (True, False): TOO_SOON, (False, True): NEVER, (True, True): BOTH}[wrong[True], wrong[False]]
 
 
@@ -174,7 +175,7 @@ def our_words(row, cell):
 
 
 def their_words(row, pool, by_transport):
-    words = {t: BY_CHANCE if row.says(pool) == BY_CHANCE else opinion(cell, row.judge, 1) for t, cell in by_transport.items()}
+    words = {t: BY_CHANCE if row.says(pool) == BY_CHANCE else opinion(cell, row.judge, exactly=False) for t, cell in by_transport.items()}
     return merged(words)
 
 

@@ -29,7 +29,7 @@ TRANSPORTS = ("redis", "rabbitmq")
 
 # All in seconds. A fault goes on for so long after its deadline that whoever judges by mtime must have told it too.
 DEADLINE = 8
-FAULT = DEADLINE + BY_MTIME + 2.5
+FAULT = DEADLINE + BY_MTIME + 3
 HEALTHY = 3
 DRAIN = 9
 OUTAGE = 90
@@ -306,7 +306,7 @@ def draining(stage, pool, transport, url):
     """A warm shutdown with a task that takes longer than the drain may."""
     worker = stage.worker(pool, url())
     time.sleep(HEALTHY)
-    length = 1 + DRAIN + BY_MTIME + 4
+    length = 1 + DRAIN + BY_MTIME + 3.5
     began, _ = worker.began(worker.send("nap", length))
     wait_until(began + 1)
     os.kill(worker.pid, signal.SIGTERM)
