@@ -41,6 +41,9 @@ PERIOD = 0.25
 #: When the watch begins to ask what a loop is about. One without a hub may wait for messages for 2 s.
 LATE, LATE_WITHOUT_HUB = 0.75, 3.0
 
+#: How long a task has at least, once the loop is back that can tell of its end.
+RESUMED = 5.0
+
 #: How long a worker may take until it consumes, where nothing else is set.
 START_DEADLINE = 120.0
 
@@ -88,6 +91,9 @@ class LivenessProbe(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ha
         # After all other steps have stopped, and the pool's tasks with them.
         worker.blueprint.on_stopped = partial(probe.stop, worker.blueprint.on_stopped)
         signals.worker_shutting_down.connect(probe.shutting_down)
+        # Since Celery 5.5 the signal comes after that wait.
+        if hasattr(worker, "wait_for_soft_shutdown"):
+            worker.wait_for_soft_shutdown = partial(probe.soft_shutdown, worker.wait_for_soft_shutdown)
 
     def close(self, worker: Any) -> None:
         """The worker takes no more work, for whatever reason."""
@@ -247,6 +253,10 @@ class _Probe:
         if sender == self.worker.hostname:
             self.drain(cold=how == "Cold")
 
+    def soft_shutdown(self, wait: Callable[[], Any]) -> Any:
+        self.drain(cold=True)
+        return wait()
+
     def drain(self, cold: bool = False) -> None:
         if self.draining:
             return
@@ -287,7 +297,7 @@ class _Running:
         if self.task is None:
             left = self.deadline
             if left is not None and self.was_put_off:
-                left = max(left - (_now() - self.since), 0.0)
+                left = max(left - (_now() - self.since), RESUMED)
             self.task = task = heartbeat.task(self.name, left)
             if self.pid is not None:
                 task.held_by(self.pid)
@@ -322,7 +332,8 @@ class _Watch:
         self.is_task = is_task
         self.on_lost: Callable[[], None] = lambda: None
         self.period = min(PERIOD, budget / 8)
-        self.late = min(LATE_WITHOUT_HUB, budget / 2)
+        # Until the loop is known: a worker that starts may wait for its broker.
+        self.late = min(LATE, budget / 2)
         self.turned = _now()
         self.is_lost = False
         #: Whether the loop's mark allows for more than its budget.
@@ -560,7 +571,8 @@ def _has_failed(result: Any) -> bool:
         failed, result = result[0], result[1]
         if not failed:
             return False
-    return not isinstance(getattr(result, "exception", None), (Retry, Ignore))
+    exception = getattr(result, "exception", None)
+    return not isinstance(getattr(exception, "exc", exception), (Retry, Ignore)) and not isinstance(exception, (Retry, Ignore))
 
 
 def _stop(heartbeat: Heartbeat) -> None:
