@@ -6,6 +6,9 @@ configuration (``heartbeat_file``, …), then the environment (``HEARTBEAT_FILE`
 Nothing here talks to the broker or writes a file: that is the publisher's, whose thread needs no interpreter.
 """
 
+# Celery has no types.
+# mypy: disable-error-code="import-untyped"
+
 from __future__ import annotations
 
 import os
@@ -16,7 +19,7 @@ import threading
 import time
 from datetime import timedelta
 from functools import partial
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, Literal
 
 from billiard.process import current_process
 from celery import bootsteps, signals
@@ -59,7 +62,7 @@ ELSEWHERE = 10.0
 _now = time.monotonic
 
 
-class LivenessProbe(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types.
+class LivenessProbe(bootsteps.StartStopStep):  # type: ignore[misc]
     """The worker's bootstep. One worker has one; pool children have none."""
 
     requires = ("celery.worker.components:Timer",)
@@ -119,13 +122,13 @@ class _Probe:
         #: The deadline of tasks that have no limit.
         self.task_deadline = settings.number("heartbeat_task_deadline")
         self.in_children = _is_prefork(worker.pool)
-        #: Whether the ends of tasks are seen by the loop alone, so that nobody knows of them while that waits for its broker.
-        self.ends_need_the_loop = self.in_children and bool(worker.hub)
+        #: Whether tasks end only while the loop turns: it sees the ends of those in children, and greenlets share its thread, which
+        #: sleeps between two tries to connect.
+        self.ends_need_the_loop = self.in_children and bool(worker.hub) or is_green
         #: By the task's id: its guard, its deadline from its start, when it started, its name and its child.
         self.running: dict[str, _Running] = {}
         self.suspended = False
         self.draining = False
-        self.told: str | None = None
         self.timer_entry: Any = None
         self.watch.on_lost = self._suspend
         self.watch.begin()
@@ -165,13 +168,6 @@ class _Probe:
             self._resume()
         if self.running:
             self._forget_the_ended()
-        failure = self.heartbeat.file_failure
-        if failure != self.told:
-            self.told = failure
-            if failure is not None:
-                logger.warning("heartbeat: %s; it goes on trying, and so does the worker", failure)
-            else:
-                logger.info("heartbeat: the beat file is written again")
 
     # The tasks.
 
@@ -233,7 +229,10 @@ class _Probe:
                     self._ended(task_id, guard, True)
 
     def _suspend(self) -> None:
-        """While the loop waits for its broker it sees no end of a task in a child, so nobody knows which of them still run."""
+        """While the loop waits for its broker nobody knows which tasks would have ended, so their deadlines wait too.
+
+        They count as done then, and once more when they end: nothing else keeps the publisher from judging them.
+        """
         if self.ends_need_the_loop:
             self.suspended = True
             for guard in list(self.running.values()):
@@ -528,13 +527,15 @@ class _Settings:
             raise ImproperlyConfigured(f"{name} is a number of seconds or a timedelta, not {value!r}")
         return float(value)
 
-    def path(self, name: str) -> str | bool | None:
+    def path(self, name: str) -> str | Literal[False] | None:
         """A path with the worker's names in it; False: no file."""
         value = self.value(name)
-        if value is None or value is False:
-            return value
+        if value is None:
+            return None
+        if value is False:
+            return False
         try:
-            return node_format(os.fspath(value), self.nodename)
+            return str(node_format(os.fspath(value), self.nodename))
         except (TypeError, KeyError, ValueError):
             raise ImproperlyConfigured(f"{name} is a path, in which %n, %h, %d and %i mean what they mean to Celery") from None
 
@@ -552,7 +553,7 @@ def _begin(settings: _Settings, file: str, **particulars: Any) -> Heartbeat:
         read = settings.text if name == "heartbeat_redis_url" else settings.number
         particulars["redis" if name == "heartbeat_redis_url" else name[len("heartbeat_") :]] = read(name)
     try:
-        return Heartbeat(file=path, **particulars)  # type: ignore[arg-type]  # True is no path.
+        return Heartbeat(file=path, **particulars)
     except (Error, TypeError, ValueError, OverflowError) as refused:
         try:
             if path is False:
