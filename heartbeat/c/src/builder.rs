@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::boundary::{Answer, Buffer, Out, borrowed, bytes, changed, give, guarded, guarded_or, taken, text};
+use crate::boundary::{
+    Answer, Buffer, Out, borrowed, bytes, changed, give, guarded, guarded_or, taken, text,
+};
 use crate::handle::Heartbeat;
 use crate::outcome::Outcome;
 

@@ -27,7 +27,10 @@ pub enum Outcome {
     /// The system refused something.
     System = 7,
     /// This library was built without the feature that was asked for.
-    #[cfg_attr(all(feature = "redis", feature = "endpoint"), expect(dead_code, reason = "nothing is missing"))]
+    #[cfg_attr(
+        all(feature = "redis", feature = "endpoint"),
+        expect(dead_code, reason = "nothing is missing")
+    )]
     Unsupported = 8,
 }
 

@@ -12,9 +12,10 @@ fn the_header_is_made_from_the_source() {
     let header = crate_folder.join("heartbeat.h");
     let configuration = cbindgen::Config::from_file(crate_folder.join("cbindgen.toml")).unwrap();
     let sources = ["boundary", "outcome", "builder", "handle", "task", "check"];
-    let builder = sources.iter().fold(cbindgen::Builder::new().with_config(configuration), |builder, source| {
-        builder.with_src(crate_folder.join(format!("src/{source}.rs")))
-    });
+    let builder =
+        sources.iter().fold(cbindgen::Builder::new().with_config(configuration), |builder, source| {
+            builder.with_src(crate_folder.join(format!("src/{source}.rs")))
+        });
     let mut made = Vec::new();
     builder.generate().unwrap().write(&mut made);
     let made = String::from_utf8(made).unwrap();
