@@ -21,7 +21,8 @@ pub struct Builder {
     worker: Option<String>,
     queues: Option<Vec<String>>,
     version: Option<String>,
-    file: Option<Option<PathBuf>>,
+    file: Option<PathBuf>,
+    no_file: bool,
     file_mode: Option<u32>,
     interval_ms: Option<u64>,
     promise_ms: Option<u64>,
@@ -70,11 +71,11 @@ impl Builder {
         if let Some(queues) = &self.queues {
             core = core.queues(queues);
         }
-        core = match &self.file {
-            Some(Some(path)) => core.file(path),
-            Some(None) => core.no_file(),
-            None => core,
-        };
+        if self.no_file {
+            core = core.no_file();
+        } else if let Some(path) = &self.file {
+            core = core.file(path);
+        }
         if let Some(mode) = self.file_mode {
             core = core.file_mode(mode);
         }
@@ -207,7 +208,8 @@ pub unsafe extern "C" fn heartbeat_builder_set_file(builder: *mut Builder, path:
     guarded(|| {
         // SAFETY: the caller's word.
         let (builder, path) = unsafe { (changed(builder)?, bytes(path)?) };
-        builder.file = Some(Some(OsStr::from_bytes(path).into()));
+        builder.file = Some(OsStr::from_bytes(path).into());
+        builder.no_file = false;
         Ok(())
     })
 }
@@ -219,7 +221,7 @@ pub unsafe extern "C" fn heartbeat_builder_set_file(builder: *mut Builder, path:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbeat_builder_set_no_file(builder: *mut Builder) -> Outcome {
     // SAFETY: the caller's word.
-    unsafe { set(builder, |builder| builder.file = Some(None)) }
+    unsafe { set(builder, |builder| builder.no_file = true) }
 }
 
 /// The beat file's permission bits, exactly, whatever the umask; never writable for group or others. Default: 0600.
