@@ -445,6 +445,24 @@ heartbeat_result heartbeat_drain(const struct heartbeat *heartbeat,
                                  uint64_t deadline_ms);
 
 /**
+ * The worker does not reach where its work comes from, from now on; said again, the first moment counts. Until
+ * heartbeat_broker_back() the loop is not judged, because it waits, nor is the deadline of a start; tasks are, as ever. Once that has
+ * lasted for longer than the promise, the worker is "cut off": live, and not ready.
+ *
+ * Errors: NULL_PARAMETER.
+ * Threads: any, at the same time. Signals: not in a handler. Fork: does nothing in a child.
+ */
+heartbeat_result heartbeat_broker_lost(const struct heartbeat *heartbeat);
+
+/**
+ * The worker reaches where its work comes from again. The loop and the start have the time back that it took.
+ *
+ * Errors: NULL_PARAMETER.
+ * Threads: any, at the same time. Signals: not in a handler. Fork: does nothing in a child.
+ */
+heartbeat_result heartbeat_broker_back(const struct heartbeat *heartbeat);
+
+/**
  * What the next beat will say.
  *
  * Errors: NULL_PARAMETER.
@@ -514,6 +532,19 @@ heartbeat_result heartbeat_task_start(const struct heartbeat *heartbeat,
                                       const char *name,
                                       uint64_t deadline_ms,
                                       struct heartbeat_task **task_out);
+
+/**
+ * Names the process that does the work: one of this process's PID namespace, that runs now. Naming another one replaces it.
+ *
+ * The publisher looks at it with each beat. Once it has been stopped (SIGSTOP, a debugger) for longer than 5 s, or gone (also as a
+ * zombie) for longer than 20 s, the worker is "overdue" without waiting for the task's own deadline, or where it has none. A process
+ * that goes on gives the true deadline back.
+ *
+ * Errors: NULL_PARAMETER, INVALID_PARAMETER (not a process id).
+ * Threads: any, at the same time, until the task ends. Signals: not in a handler. Fork: does nothing in a child.
+ */
+heartbeat_result heartbeat_task_held_by(const struct heartbeat_task *task,
+                                        int32_t pid);
 
 /**
  * Ends a task as done, and frees it.

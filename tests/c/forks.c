@@ -91,7 +91,10 @@ static void use(void) {
     OK(heartbeat_ready(beats));
     OK(heartbeat_drain(beats, 1));
     OK(heartbeat_task_start(beats, "the child's", 1, &task));
+    OK(heartbeat_task_held_by(task, getpid()));
     OK(heartbeat_task_fail(task));
+    OK(heartbeat_broker_lost(beats));
+    OK(heartbeat_broker_back(beats));
     OK(heartbeat_status(beats, &status));
     EXPECT(status == HEARTBEAT_WORKER_STATUS_STOPPED);
     OK(heartbeat_last_error(beats, text, sizeof text, &length));

@@ -9,6 +9,7 @@ import pytest
 
 import harness
 from c_library import SANITIZED, run
+from c_header import enumerators
 from harness import record, until, verdict
 
 PULSES = 2_000
@@ -142,6 +143,95 @@ def test_a_library_that_was_closed_beats_on_and_cleans_up(shipped, start, tmp_pa
     until(lambda: record(file)["seq"] > seq + 5)
     running.process.stdin.close()
     assert (running.exit_status(), file.exists()) == (0, False)
+
+
+OBEDIENT = """
+#include <heartbeat.h>
+#include <stdio.h>
+
+int main(int argc, char **argv) {
+    heartbeat_builder *builder = heartbeat_builder_new();
+    heartbeat_worker_status status;
+    heartbeat_result result;
+    heartbeat_task *task;
+    heartbeat *beats;
+    int command;
+
+    if (argc != 2 || heartbeat_builder_set_file(builder, argv[1]) || heartbeat_builder_set_file_mode(builder, 0644) ||
+        heartbeat_builder_set_interval_ms(builder, 50) || heartbeat_builder_set_promise_ms(builder, 1000) ||
+        heartbeat_builder_set_loop_budget_ms(builder, 500) || heartbeat_builder_set_start_deadline_ms(builder, 1000) ||
+        heartbeat_builder_set_cluster(builder, "in-c") || heartbeat_builder_set_worker(builder, "one") ||
+        heartbeat_builder_set_version(builder, "7") || heartbeat_builder_set_drain_deadline_ms(builder, 1000) ||
+        heartbeat_builder_start(builder, &beats))
+        return 1;
+    do {
+        if (heartbeat_status(beats, &status)) return 2;
+        printf("%u\\n", status);
+        fflush(stdout);
+        command = getchar();
+        switch (command) {
+        case 'r': result = heartbeat_ready(beats); break;
+        case 'l': result = heartbeat_broker_lost(beats); break;
+        case 'b': result = heartbeat_broker_back(beats); break;
+        case 'p': result = heartbeat_pulse(beats); break;
+        case 'P': result = heartbeat_pulse_within_ms(beats, 3600000); break;
+        case 't': result = heartbeat_task_start(beats, "\\xff[2J\\033", 500, &task); break;
+        case 'h': result = heartbeat_task_held_by(task, 0) == HEARTBEAT_RESULT_INVALID_PARAMETER ? 0 : 99; break;
+        case 'f': result = heartbeat_task_fail(task); break;
+        case 'd': result = heartbeat_drain(beats, HEARTBEAT_NONE); break;
+        case 's': result = heartbeat_stop(beats); break;
+        default: result = HEARTBEAT_RESULT_OK;
+        }
+    } while (command != EOF && result == HEARTBEAT_RESULT_OK);
+    heartbeat_free(beats);
+    heartbeat_builder_free(builder);
+    return (int)result;
+}
+"""
+
+
+def test_what_a_program_says_is_what_is_judged(shipped, start, tmp_path):
+    source, file = tmp_path / "obedient.c", tmp_path / "beat"
+    source.write_text(OBEDIENT)
+    program = start(harness.Program, [shipped.program(source, tmp_path / "obedient", *SANITIZED), file])
+    status = {member.removeprefix("HEARTBEAT_WORKER_STATUS_").lower(): str(number) for number, member in enumerators("heartbeat_worker_status").items()}
+
+    def say(command, then):
+        program.process.stdin.write(command)
+        program.process.stdin.flush()
+        assert program.next_line() == status[then], program.output
+
+    def becomes(name):
+        return until(lambda: (seen := verdict(file)).name == name and seen, timeout=60, what=name)
+
+    assert program.next_line(60) == status["starting"]
+    becomes("start overdue")
+    say("r", "idle")
+    assert becomes("alive").answer["worker"] == "one"
+    told = record(file)
+    assert (told["cluster"], told["version"], told["interval_ms"], told["promise_ms"]) == ("in-c", "7", 50, 1000)
+    assert file.stat().st_mode & 0o7777 == 0o644
+    say("p", "idle")
+    becomes("wedged")
+    say("l", "idle")
+    becomes("cut off")
+    say("b", "idle")
+    say("P", "idle")
+    becomes("alive")
+    say("t", "busy")
+    say("h", "busy")
+    # Neither its bytes nor its control characters reach a terminal.
+    assert '"�[2J?"' in becomes("overdue").answer["reason"]
+    say("f", "idle")
+    until(lambda: record(file)["tasks"]["failed"] == 1)
+    becomes("alive")
+    say("d", "draining")
+    becomes("drain overdue")
+    say("s", "stopped")
+    assert not file.exists()
+    say("s", "stopped")
+    program.process.stdin.close()
+    assert program.exit_status() == 0, program.output
 
 
 CYCLES = """

@@ -27,6 +27,7 @@ GOOD = {
     "heartbeat_verdict *": "&verdict",
     "uint64_t": "1000",
     "uint32_t": "1",
+    "int32_t": "1",
 }
 # What an export that returns no heartbeat_result returns where it panicked.
 FALLBACK = {
@@ -119,7 +120,7 @@ def program(tmp_path, lines):
 def test_the_header_is_understood():
     names = {function.name for function in functions()}
     assert {"heartbeat_pulse", "heartbeat_free", "heartbeat_check_file", "heartbeat_builder_start"} <= names
-    assert sum(len(function.pointers()) for function in functions()) >= 50
+    assert sum(len(function.pointers()) for function in functions()) > 50
 
 
 def test_null_is_refused_in_every_pointer_of_every_export(shipped, tmp_path):

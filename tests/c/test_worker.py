@@ -1,5 +1,6 @@
 """The example, a real worker, in every way of linking and under every watch, judged by the real checker."""
 
+import os
 import re
 import signal
 import subprocess
@@ -15,12 +16,12 @@ PIPE = 65_536
 
 
 class Worker(harness.Program):
-    """The example, which takes commands of two seconds each before they are overdue."""
+    """The example, whose commands are overdue after two seconds."""
 
-    def __init__(self, words, file, **settings):
+    def __init__(self, words, file, deadline_ms=2_000, **settings):
         self.file = file
         environment = harness.environment(HEARTBEAT_FILE=file, HEARTBEAT_INTERVAL="100ms", HEARTBEAT_PROMISE="60s", **settings)
-        super().__init__([*words, "2000"], environment)
+        super().__init__([*words, deadline_ms], environment)
         until(file.exists, timeout=60, what="the first beat")
 
     def say(self, command):
@@ -72,6 +73,16 @@ def test_the_example_finishes_what_it_was_given(shipped, start, tmp_path):
     for command in commands:
         worker.reports(f"done: {command}")
     worker.ends_well()
+
+
+def test_a_command_that_is_stopped_is_overdue_long_before_its_deadline(shipped, start, tmp_path):
+    worker = start(Worker, [shipped.program(SOURCE, tmp_path / "worker")], tmp_path / "beat", deadline_ms=3_600_000)
+    worker.say("kill -STOP $$")
+    worker.becomes("overdue")
+    stopped = [pid for pid in harness.session_members(worker.pid) if harness.process_state(pid) == "T"]
+    os.kill(*stopped, signal.SIGCONT)
+    worker.reports("done: kill -STOP $$")
+    worker.becomes("alive")
 
 
 def test_a_loop_that_nobody_lets_turn_is_wedged_until_it_turns_again(shipped, tmp_path):

@@ -86,6 +86,8 @@ static void begin(const heartbeat *beats, struct job *job, const char *command) 
         job->pid = 0;
         must(heartbeat_task_fail(job->task), "task");
         fprintf(stderr, "worker: %s: %s\n", command, strerror(failed));
+    } else {
+        must(heartbeat_task_held_by(job->task, job->pid), "task");
     }
 }
 

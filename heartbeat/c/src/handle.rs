@@ -118,6 +118,28 @@ pub unsafe extern "C" fn heartbeat_drain(heartbeat: *const Heartbeat, deadline_m
     unsafe { on(heartbeat, |core| core.drain(optional(deadline_ms))) }
 }
 
+/// The worker does not reach where its work comes from, from now on; said again, the first moment counts. Until
+/// heartbeat_broker_back() the loop is not judged, because it waits, nor is the deadline of a start; tasks are, as ever. Once that has
+/// lasted for longer than the promise, the worker is "cut off": live, and not ready.
+///
+/// Errors: NULL_PARAMETER.
+/// Threads: any, at the same time. Signals: not in a handler. Fork: does nothing in a child.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbeat_broker_lost(heartbeat: *const Heartbeat) -> Outcome {
+    // SAFETY: the caller's word.
+    unsafe { on(heartbeat, heartbeat_core::Heartbeat::broker_lost) }
+}
+
+/// The worker reaches where its work comes from again. The loop and the start have the time back that it took.
+///
+/// Errors: NULL_PARAMETER.
+/// Threads: any, at the same time. Signals: not in a handler. Fork: does nothing in a child.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbeat_broker_back(heartbeat: *const Heartbeat) -> Outcome {
+    // SAFETY: the caller's word.
+    unsafe { on(heartbeat, heartbeat_core::Heartbeat::broker_back) }
+}
+
 /// What the next beat will say.
 ///
 /// Errors: NULL_PARAMETER.

@@ -39,6 +39,25 @@ pub unsafe extern "C" fn heartbeat_task_start(
     })
 }
 
+/// Names the process that does the work: one of this process's PID namespace, that runs now. Naming another one replaces it.
+///
+/// The publisher looks at it with each beat. Once it has been stopped (SIGSTOP, a debugger) for longer than 5 s, or gone (also as a
+/// zombie) for longer than 20 s, the worker is "overdue" without waiting for the task's own deadline, or where it has none. A process
+/// that goes on gives the true deadline back.
+///
+/// Errors: NULL_PARAMETER, INVALID_PARAMETER (not a process id).
+/// Threads: any, at the same time, until the task ends. Signals: not in a handler. Fork: does nothing in a child.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn heartbeat_task_held_by(task: *const Task, pid: i32) -> Outcome {
+    guarded(|| {
+        // SAFETY: the caller's word.
+        let task = unsafe { borrowed(task) }?;
+        let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(Outcome::InvalidParameter)?;
+        task.0.held_by(pid);
+        Ok(())
+    })
+}
+
 /// Ends a task as done, and frees it.
 ///
 /// Errors: NULL_PARAMETER.
