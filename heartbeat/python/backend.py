@@ -145,8 +145,7 @@ def _maturin(said: list[dict[str, Any]] | None = None) -> Iterator[None]:
         case = f'if [ "$1" = rustc ]; then exec cat {shlex.quote(str(messages))}; fi'
         answer.write_text(f'#!/bin/sh\n{case}\nexec {shlex.quote(cargo)} "$@"\n')
         answer.chmod(0o755)
-        path = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
-        os.environ.update(CARGO=str(answer), PATH=path, MATURIN_NO_INSTALL_RUST="1")
+        os.environ.update(CARGO=str(answer), MATURIN_NO_INSTALL_RUST="1")
         os.chdir(HERE)
         try:
             yield

@@ -56,11 +56,18 @@ def fresh(request, wheel, tmp_path):
     python = found[0] if request.param == "oldest" else found[-1]
     path = "/usr/bin:/bin"
     assert shutil.which("cargo", path=path) is shutil.which("rustc", path=path) is None
-    env = harness.environment(PATH=path, PIP_DISABLE_PIP_VERSION_CHECK=1)
-    subprocess.run([python, "-m", "venv", tmp_path / "fresh"], env=env, check=True)
+    # An environment's own pip would take ten times as long to come as all the rest.
+    subprocess.run([python, "-m", "venv", "--without-pip", tmp_path / "fresh"], env=harness.environment(PATH=path), check=True)
     commands = tmp_path / "fresh" / "bin"
-    subprocess.run([commands / "python", "-m", "pip", "install", "--quiet", "--no-index", wheel], env=env, check=True)
+    assert pip(commands, "install", "--quiet", "--no-index", wheel).returncode == 0
     return commands
+
+
+def pip(commands, *arguments):
+    """The tests' own pip, at work in another environment and with that one's Python."""
+    env = harness.environment(PATH="/usr/bin:/bin", PIP_DISABLE_PIP_VERSION_CHECK=1)
+    command = [sys.executable, "-m", "pip", "--python", commands / "python", *arguments]
+    return subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, timeout=120, check=False)
 
 
 USE = """
@@ -95,10 +102,10 @@ def test_a_wheel_in_a_fresh_environment_is_all_that_is_needed(fresh, tmp_path):
     for command in ("checker", "heartbeat"):
         said = subprocess.run([fresh / command, "--version"], env=env, capture_output=True, text=True, check=True).stdout
         assert said.split() == [command, VERSION]
-    listed = subprocess.run([fresh / "python", "-m", "pip", "check"], env=env, capture_output=True, text=True, check=False)
-    assert listed.returncode == 0, listed.stdout
+    checked = pip(fresh, "check")
+    assert checked.returncode == 0, checked.stdout
     # What is taken away is all that was brought.
-    subprocess.run([fresh / "python", "-m", "pip", "uninstall", "--quiet", "--yes", "heartbeat"], env=env, check=True)
+    assert pip(fresh, "uninstall", "--quiet", "--yes", "heartbeat").returncode == 0
     left = [path for path in (tmp_path / "fresh").rglob("*") if "heartbeat" in path.name or path.name == "checker"]
     assert left == []
 
@@ -157,8 +164,9 @@ def sdist(tmp_path_factory):
 
 def make_sdist(backend, folder):
     code = "import sys; sys.path.insert(0, sys.argv[1]); import backend; print(backend.build_sdist(sys.argv[2]))"
-    # Where maturin is: in the environment beside.
+    # Where maturin is, in the environment beside, and Rust.
     folders = [str(Path(entry).parents[2] / "bin") for entry in sys.path if entry.endswith("site-packages")]
+    folders += [str(Path(os.environ["CARGO"]).parent)] if "CARGO" in os.environ else []
     env = harness.environment(PATH=":".join([*folders, os.environ["PATH"]]))
     done = subprocess.run([sys.executable, "-c", code, backend, folder], env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
