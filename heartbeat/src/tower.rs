@@ -50,7 +50,11 @@ impl TaskLayer {
     /// Every call is a task of this name and with this deadline; `None`: it may take as long as it takes.
     ///
     /// The name is cut to 64 bytes. It goes into the record, so it carries no arguments and no secrets.
-    pub fn new(heartbeat: &Heartbeat, name: impl Into<Arc<str>>, deadline: impl Into<Option<Duration>>) -> Self {
+    pub fn new(
+        heartbeat: &Heartbeat,
+        name: impl Into<Arc<str>>,
+        deadline: impl Into<Option<Duration>>,
+    ) -> Self {
         let shared = Arc::clone(&heartbeat.shared);
         Self { starts: Same { shared, name: name.into(), deadline_ms: deadline.into().map(millis) } }
     }

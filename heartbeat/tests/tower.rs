@@ -189,6 +189,7 @@ fn the_future_is_send_where_the_inner_one_is_and_need_not_be() {
     let layer = TaskLayer::new(&worker.heartbeat, "resize", None);
     let mut threads: TaskService<_> = layer.layer(service_fn(|_: ()| async { Ok::<_, Infallible>(()) }));
     is_send(&threads.call(()));
-    let mut one = layer.layer(service_fn(|kept: Rc<()>| async move { Ok::<_, Infallible>(Rc::strong_count(&kept)) }));
+    let mut one =
+        layer.layer(service_fn(|kept: Rc<()>| async move { Ok::<_, Infallible>(Rc::strong_count(&kept)) }));
     assert_eq!(poll(pin!(one.call(Rc::new(())))), Poll::Ready(Ok(1)));
 }

@@ -15,7 +15,8 @@ use futures_util::StreamExt;
 use heartbeat::Heartbeat;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties};
@@ -56,13 +57,15 @@ async fn main() -> Result<(), Error> {
 /// One connection: until SIGTERM and the end of the jobs, or until the broker is away.
 async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal) -> Result<(), Error> {
     // With `?heartbeat=10` a broker that is silent is given up after twice as many seconds.
-    let url = std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1:5672/%2f?heartbeat=10".to_owned());
+    let url =
+        std::env::var("AMQP_URL").unwrap_or_else(|_| "amqp://127.0.0.1:5672/%2f?heartbeat=10".to_owned());
     let connection = timeout(PATIENCE, Connection::connect(&url, ConnectionProperties::default())).await??;
     let channel = connection.create_channel().await?;
     // No more than can start at once: all others are better off with another worker.
     channel.basic_qos(CONCURRENCY, BasicQosOptions::default()).await?;
     channel.queue_declare(QUEUE.into(), QueueDeclareOptions::durable(), FieldTable::default()).await?;
-    let consume = channel.basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
+    let consume =
+        channel.basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
     let mut deliveries = consume.await?;
     // heartbeat.broker_back();
     heartbeat.ready();
@@ -114,7 +117,8 @@ async fn send(letter: &[u8]) -> Result<(), Error> {
     if text == "blocking" {
         // What no job should do: to see what the checker says of it.
         std::thread::sleep(work);
+    } else {
+        sleep(work).await;
     }
-    sleep(work).await;
     Ok(())
 }
