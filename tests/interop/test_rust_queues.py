@@ -32,7 +32,8 @@ class Cut:
 
     def cut(self):
         # A listener that is only closed would still answer the thread that waits in it.
-        self.listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         pairs, self.pairs = self.pairs, []
         for end in (end for pair in pairs for end in pair):

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apalis::prelude::*;
-use apalis_redis::{Config, RedisStorage};
+use apalis_redis::{Client, Config, ConnectionLike, RedisStorage};
 use heartbeat::Heartbeat;
 use heartbeat::tower::TaskLayer;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,7 @@ async fn main() -> Result<(), BoxDynError> {
     // apalis runs its jobs within the future that runs the worker: a job that blocks its thread shows as wedged.
     while let Err(error) = heartbeat.pulse_while(work(&heartbeat, &mut terminate, runs)).await {
         eprintln!("once more in {PERIOD:?}: {error}");
-        // heartbeat.broker_lost();
+        heartbeat.broker_lost();
         tokio::select! {
             _ = terminate.recv() => break,
             () = sleep(PERIOD) => runs += 1,
@@ -88,7 +88,7 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal, run: u64) -> R
         .on_event(move |_, event| {
             // It has told Redis that it is there: at its start, and every 30 s.
             if matches!(event, Event::HeartBeat) {
-                // told.broker_back();
+                told.broker_back();
                 told.ready();
             }
         })
@@ -104,9 +104,11 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal, run: u64) -> R
     Ok(())
 }
 
-/// Where the jobs are.
-async fn storage() -> Result<RedisStorage<Resize>, BoxDynError> {
+/// Where the jobs are, by a connection that ends with Redis: apalis' own would try again for ten seconds before it tells.
+async fn storage()
+-> Result<RedisStorage<Resize, impl ConnectionLike + Clone + Send + Sync + Unpin + 'static>, BoxDynError> {
     let url = std::env::var("REDIS_URL").unwrap_or_else(|_| "redis://127.0.0.1/".to_owned());
+    let connection = Client::open(url)?.get_multiplexed_async_connection().await?;
     let config = Config::default().queue(QUEUE).batch_size(CONCURRENCY);
-    Ok(RedisStorage::new(apalis_redis::connect(url).await?).with_config(config))
+    Ok(RedisStorage::new(connection).with_config(config))
 }

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate())?;
     while let Err(error) = work(&heartbeat, &mut terminate).await {
         eprintln!("once more in {PAUSE:?}: {error}");
-        // heartbeat.broker_lost();
+        heartbeat.broker_lost();
         tokio::select! {
             _ = terminate.recv() => break,
             () = sleep(PAUSE) => {}
@@ -67,7 +67,7 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal) -> Result<(), 
     let consume =
         channel.basic_consume(QUEUE.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default());
     let mut deliveries = consume.await?;
-    // heartbeat.broker_back();
+    heartbeat.broker_back();
     heartbeat.ready();
 
     let mut jobs = JoinSet::new();
@@ -98,12 +98,11 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal) -> Result<(), 
 async fn run(delivery: Delivery, heartbeat: Arc<Heartbeat>) {
     // A job that can be cancelled is, before the checker calls it overdue.
     let task = heartbeat.task("letter", JOB_DEADLINE + PAUSE);
-    let told = match timeout(JOB_DEADLINE, send(&delivery.data)).await {
-        Ok(Ok(())) => delivery.ack(BasicAckOptions::default()).await,
-        Ok(Err(_)) | Err(_) => {
-            task.fail();
-            delivery.nack(BasicNackOptions { requeue: false, ..BasicNackOptions::default() }).await
-        }
+    let told = if let Ok(Ok(())) = timeout(JOB_DEADLINE, send(&delivery.data)).await {
+        delivery.ack(BasicAckOptions::default()).await
+    } else {
+        task.fail();
+        delivery.nack(BasicNackOptions { requeue: false, ..BasicNackOptions::default() }).await
     };
     if let Err(error) = told {
         eprintln!("the broker will give it to another worker: {error}");
