@@ -58,12 +58,18 @@ async fn main() -> Result<(), BoxDynError> {
         let job = Resize { image: image.clone(), milliseconds: milliseconds.parse()?, limit };
         return Ok(storage().await?.push(job).await?);
     }
+    // apalis takes a name that was seen lately for that of another worker, whose jobs it gives to others after a minute. So each
+    // run has a name of its own, and no two workers may have the same `HEARTBEAT_WORKER`.
+    let name = std::env::var("HEARTBEAT_WORKER").map_err(|error| format!("HEARTBEAT_WORKER: {error}"))?;
+    let name = format!("{name}-{}", std::process::id());
     let heartbeat = Heartbeat::builder().queues([QUEUE]).start_deadline(START_DEADLINE).start()?;
     let heartbeat = Arc::new(heartbeat);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut runs = 0;
     // apalis runs its jobs within the future that runs the worker: a job that blocks its thread shows as wedged.
-    while let Err(error) = heartbeat.pulse_while(work(&heartbeat, &mut terminate, runs)).await {
+    while let Err(error) =
+        heartbeat.pulse_while(work(&heartbeat, &mut terminate, &format!("{name}-{runs}"))).await
+    {
         eprintln!("once more in {PERIOD:?}: {error}");
         heartbeat.broker_lost();
         tokio::select! {
@@ -76,10 +82,8 @@ async fn main() -> Result<(), BoxDynError> {
 }
 
 /// One worker of apalis: until SIGTERM and the end of its jobs, or until Redis is away.
-async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal, run: u64) -> Result<(), BoxDynError> {
-    // apalis takes a name that was seen lately for that of another worker, whose jobs it gives to others after a minute.
-    let name = std::env::var("HEARTBEAT_WORKER").map_err(|error| format!("HEARTBEAT_WORKER: {error}"))?;
-    let context = WorkerContext::new(&format!("{name}-{}-{run}", std::process::id()));
+async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal, name: &str) -> Result<(), BoxDynError> {
+    let context = WorkerContext::new(name);
     let (tasks, told) = (Arc::clone(heartbeat), Arc::clone(heartbeat));
     let worker = WorkerBuilder::new(context.clone())
         .backend(storage().await?.poll_with_interval(PERIOD))
@@ -100,7 +104,9 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal, run: u64) -> R
         _ = terminate.recv() => heartbeat.drain(DRAIN_DEADLINE),
     }
     context.stop()?;
-    timeout(DRAIN_DEADLINE, worker).await??;
+    if timeout(DRAIN_DEADLINE, worker).await.is_err() {
+        eprintln!("jobs are left to other workers");
+    }
     Ok(())
 }
 

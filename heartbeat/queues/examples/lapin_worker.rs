@@ -90,7 +90,11 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal) -> Result<(), 
         while jobs.join_next().await.is_some() {}
         connection.close(200, "".into()).await
     };
-    timeout(DRAIN_DEADLINE, finished).await??;
+    match timeout(DRAIN_DEADLINE, finished).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("jobs may be left to other workers: {error}"),
+        Err(_) => eprintln!("jobs are left to other workers"),
+    }
     Ok(())
 }
 
