@@ -67,7 +67,7 @@ fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
 fn a_call_is_a_task_until_its_end() {
     let worker = Worker::start();
     let layer = TaskLayer::new(&worker.heartbeat, "resize", MINUTE);
-    let mut service = layer.layer(service_fn(|_: ()| {
+    let mut service = layer.layer(service_fn(|(): ()| {
         let mut turns = 0;
         std::future::poll_fn(move |_| {
             turns += 1;
@@ -99,7 +99,7 @@ fn a_call_that_errs_has_failed_and_its_error_passes_through() {
 fn a_call_that_is_dropped_ends_its_task_as_failed() {
     let worker = Worker::start();
     let mut service = TaskLayer::new(&worker.heartbeat, "resize", MINUTE)
-        .layer(service_fn(|_: ()| pending::<Result<(), Infallible>>()));
+        .layer(service_fn(|(): ()| pending::<Result<(), Infallible>>()));
     let started = service.call(());
     let never_polled = service.call(());
     worker.record("two tasks", |record| record.tasks.running == 2);
@@ -111,8 +111,9 @@ fn a_call_that_is_dropped_ends_its_task_as_failed() {
 #[test]
 fn a_call_that_panics_has_failed() {
     let worker = Worker::start();
-    let mut service = TaskLayer::new(&worker.heartbeat, "resize", MINUTE)
-        .layer(service_fn(|_: ()| async { if true { panic!("the work") } else { Ok::<_, Infallible>(()) } }));
+    let mut service = TaskLayer::new(&worker.heartbeat, "resize", MINUTE).layer(service_fn(|(): ()| async {
+        if true { panic!("the work") } else { Ok::<_, Infallible>(()) }
+    }));
     let mut call = Box::pin(service.call(()));
     catch_unwind(AssertUnwindSafe(|| poll(call.as_mut()))).unwrap_err();
     drop(call);
@@ -140,7 +141,7 @@ fn a_request_brings_its_own_name_and_deadline() {
 fn a_call_past_its_deadline_is_overdue() {
     let worker = Worker::start();
     let mut service = TaskLayer::new(&worker.heartbeat, "resize", Duration::from_millis(50))
-        .layer(service_fn(|_: ()| pending::<Result<(), Infallible>>()));
+        .layer(service_fn(|(): ()| pending::<Result<(), Infallible>>()));
     let _call = service.call(());
     let end = Instant::now() + PATIENCE;
     while observe(&worker.folder.path().join("beat"), Owner::Own).judge(None).verdict != Verdict::Overdue {
@@ -187,7 +188,7 @@ fn the_future_is_send_where_the_inner_one_is_and_need_not_be() {
     fn is_send<F: Send + Unpin>(_: &F) {}
     let worker = Worker::start();
     let layer = TaskLayer::new(&worker.heartbeat, "resize", None);
-    let mut threads: TaskService<_> = layer.layer(service_fn(|_: ()| async { Ok::<_, Infallible>(()) }));
+    let mut threads: TaskService<_> = layer.layer(service_fn(|(): ()| async { Ok::<_, Infallible>(()) }));
     is_send(&threads.call(()));
     let mut one =
         layer.layer(service_fn(|kept: Rc<()>| async move { Ok::<_, Infallible>(Rc::strong_count(&kept)) }));
