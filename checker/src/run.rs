@@ -167,7 +167,8 @@ impl Once<'_> {
         let runtime = runtime(checks.len())?;
         let report = runner::run(runtime.handle(), checks, until);
         runtime.shutdown_timeout(LEAVING.min(self.timeout / 10));
-        let log = report.outcomes.iter().filter_map(line).map(|line| hidden::without_secrets(&line)).collect();
+        let log =
+            report.outcomes.iter().filter_map(line).map(|line| hidden::without_secrets(&line)).collect();
         let exit = self.format.report_exit(&report, self.warnings);
         Ok(Told { exit, shown: self.format.report(self.subset, &report, self.warnings), log })
     }

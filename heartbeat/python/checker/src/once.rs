@@ -16,11 +16,19 @@ use crate::source::Source;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks it: the exit status, the report, and what is for the log alone.
-pub fn run(source: &Source, subset: &str, format: &str, timeout: Option<&str>) -> PyResult<(u8, String, Vec<String>)> {
-    let format = Format::from_str(format, false).map_err(|_| PyValueError::new_err("there is no such format"))?;
+pub fn run(
+    source: &Source,
+    subset: &str,
+    format: &str,
+    timeout: Option<&str>,
+) -> PyResult<(u8, String, Vec<String>)> {
+    let format =
+        Format::from_str(format, false).map_err(|_| PyValueError::new_err("there is no such format"))?;
     let timeout = timeout.map_or(Ok(TIMEOUT), |text| {
         let parsed = duration::parse(text).map_err(|invalid| invalid.to_string());
-        parsed.and_then(|time| if time.is_zero() { Err("a timeout is 1ms at least".to_owned()) } else { Ok(time) })
+        parsed.and_then(
+            |time| if time.is_zero() { Err("a timeout is 1ms at least".to_owned()) } else { Ok(time) },
+        )
     });
     let timeout = timeout.map_err(PyValueError::new_err)?;
     let configuration = source.configuration()?;
@@ -29,6 +37,7 @@ pub fn run(source: &Source, subset: &str, format: &str, timeout: Option<&str>) -
     hide(configuration.secrets()).for_good();
     let warnings = if configuration.server.warnings_fail { Warnings::Fail } else { Warnings::Pass };
     let asked = Once { subset, warnings, format, timeout }.ask(&checks);
-    let report = asked.map_err(|error| PyRuntimeError::new_err(format!("no thread can be started: {error}")))?;
+    let report =
+        asked.map_err(|error| PyRuntimeError::new_err(format!("no thread can be started: {error}")))?;
     Ok((report.exit.code(), report.shown, report.log))
 }

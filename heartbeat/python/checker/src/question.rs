@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::extract::OriginalUri;
 use axum::http::uri::PathAndQuery;
-use axum::http::{Error, HeaderValue, Request, StatusCode, Uri, header};
+use axum::http::{Error, HeaderValue, Request, StatusCode, Uri};
 use checker::serve::endpoints::{self, refusal};
 use checker::serve::{Board, Encrypted, Peer, over};
 use pyo3::PyResult;
@@ -52,7 +52,8 @@ impl Question {
         let within = board.setup().server.timeout.0.saturating_add(GRACE);
         // All that waits here is a timer and other threads' news; what checks do goes on on the board's own runtime.
         let runtime = Builder::new_current_thread().enable_time().build();
-        let runtime = runtime.map_err(|error| PyRuntimeError::new_err(format!("no answer can be waited for: {error}")))?;
+        let runtime = runtime
+            .map_err(|error| PyRuntimeError::new_err(format!("no answer can be waited for: {error}")))?;
         runtime.block_on(async {
             let answered = time::timeout(within, self.answered(board)).await;
             taken(answered.unwrap_or_else(|_| late())).await
@@ -62,7 +63,9 @@ impl Question {
     async fn answered(self, board: &Arc<Board>) -> endpoints::Answer {
         match self.request() {
             // The router's error is that there is none.
-            Ok(request) => over(Arc::clone(board)).oneshot(request).await.unwrap_or_else(|never| match never {}),
+            Ok(request) => {
+                over(Arc::clone(board)).oneshot(request).await.unwrap_or_else(|never| match never {})
+            }
             Err(_) => refusal(StatusCode::BAD_REQUEST, "this is no question"),
         }
     }
@@ -97,9 +100,11 @@ fn late() -> endpoints::Answer {
 /// What the endpoint has given, as Python takes it.
 async fn taken(answer: endpoints::Answer) -> PyResult<Answer> {
     let (head, body) = answer.into_parts();
-    // The length is told by whoever sends it.
-    let headers = head.headers.iter().filter(|(name, _)| *name != header::CONTENT_LENGTH);
-    let headers = headers.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect();
+    let headers = head
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect();
     let body = to_bytes(body, LARGEST).await;
     let body = body.map_err(|_| PyRuntimeError::new_err("the answer is too large"))?.to_vec();
     Ok(Answer { status: head.status.as_u16(), headers, body })

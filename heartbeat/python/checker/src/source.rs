@@ -34,7 +34,8 @@ impl Source {
         let config::Reading { configuration, problems } = self.read();
         let subsets = |known: &Configuration| known.subsets().map(ToOwned::to_owned).collect();
         let has_secret = |known: &Configuration| !known.server.access.path_secret.expose().is_empty();
-        let (subsets, has_secret) = (configuration.as_ref().map(subsets), configuration.as_ref().is_some_and(has_secret));
+        let (subsets, has_secret) =
+            (configuration.as_ref().map(subsets), configuration.as_ref().is_some_and(has_secret));
         (problems.into_iter().map(told).collect(), subsets, has_secret)
     }
 

@@ -57,7 +57,7 @@ class Configuration:
     def checker(self) -> Checker:
         """What can be asked. Unusable where the settings have a mistake that the checker could not know of."""
         if self.mistakes:
-            raise Unusable("\n".join(mistake.what for mistake in self.mistakes))
+            raise Unusable
         return self._checker
 
     @property
@@ -72,6 +72,12 @@ class Configuration:
         """What `checker validate` says of it, and whether it has a secret path."""
         problems, _, has_secret_path = self._checker.read()
         return [Problem(code, warns, self._place(line, column), what) for code, warns, line, column, what in problems], has_secret_path
+
+    def complaint(self, otherwise: object) -> str:
+        """Every mistake, each with its place; else what else there is to say."""
+        mistakes = [mistake.what for mistake in self.mistakes]
+        mistakes += [f"{problem.place}: {problem.what}" for problem in self.problems()[0] if not problem.is_warning]
+        return "\n".join(mistakes) or str(otherwise)
 
     def _place(self, line: int | None, column: int | None) -> str:
         if self._document is not None:

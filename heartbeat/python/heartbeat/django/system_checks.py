@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from .configuration import Configuration, current
 
+ENDPOINTS = ("healthz", "readyz", "startupz", "version")
 MIDDLEWARE = "heartbeat.django.LivenessMiddleware"
 
 
@@ -24,6 +25,10 @@ def of_configuration(configuration: Configuration) -> list[CheckMessage]:
     for problem in problems:
         kind = Warning if problem.is_warning else Error
         found.append(kind(f"{problem.place}: {problem.what}", id=f"heartbeat.{problem.code}"))
+    hidden = sorted(configuration.subsets & set(ENDPOINTS))
+    if hidden:
+        what = f"no URL leads to the subset {hidden[0]!r}: an endpoint has this name"
+        found.append(Warning(what, hint="Give it another name.", id="heartbeat.W002"))
     if has_secret_path:
         what = "`path_secret` hides every endpoint but /healthz from a Django site, whose paths are its own"
         found.append(Error(what, hint="Put the secret into the path that the URLs are included at.", id="heartbeat.E005"))

@@ -36,7 +36,7 @@ def endpoint(request: HttpRequest, path: str) -> HttpResponse:
             asked_at=quote(request.path),
         )
     except (Unusable, ValueError) as unusable:
-        log.error("the configuration cannot be used: %s", unusable)
+        log.error("the configuration cannot be used: %s", current().complaint(unusable))
         # A mistake in a configuration is nothing that a restart would mend.
         return alive(request) if path == "/healthz" else refused(UNUSABLE)
     except Exception:
@@ -45,10 +45,10 @@ def endpoint(request: HttpRequest, path: str) -> HttpResponse:
     finally:
         for level, line in _checker.changes():
             log.log(level, "%s", line)
-    response = HttpResponse(b"" if request.method == "HEAD" else body, status=status)
+    response = HttpResponse(body, status=status, headers={"Content-Length": str(len(body))})
     for name, value in headers:
+        # To HEAD there is a length, and no body.
         response[name] = value
-    response["Content-Length"] = str(len(body))
     return response
 
 

@@ -30,7 +30,7 @@ class Command(BaseCommand):  # type: ignore[misc, unused-ignore]
         try:
             asked = current().checker.run(options["subset"], format=options["format"], timeout=options["timeout"])
         except (Unusable, ValueError) as wrong:
-            raise CommandError(str(wrong), returncode=3 if options["format"] == "nagios" else 2) from None
+            raise CommandError(current().complaint(wrong), returncode=3 if options["format"] == "nagios" else 2) from None
         except RuntimeError as failure:
             raise CommandError(str(failure), returncode=3) from None
         status, report, log = asked
