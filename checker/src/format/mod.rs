@@ -52,7 +52,7 @@ pub enum Format {
     HealthJson,
     /// A monitoring plugin's line with performance data, and its exit statuses
     Nagios,
-    /// OpenMetrics 1.0, for a textfile collector
+    /// Its text format, version 1.0
     #[value(help = "OpenMetrics 1.0, for a textfile collector")]
     Openmetrics,
 }
