@@ -7,7 +7,7 @@ mod argument;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -140,6 +140,18 @@ impl Heartbeat {
         Ok(())
     }
 
+    /// The worker does not reach where its work comes from, from now on; said again, the first moment counts.
+    fn broker_lost(&self) -> PyResult<()> {
+        self.inner()?.broker_lost();
+        Ok(())
+    }
+
+    /// The worker reaches where its work comes from again.
+    fn broker_back(&self) -> PyResult<()> {
+        self.inner()?.broker_back();
+        Ok(())
+    }
+
     /// Ends the beats and removes the beat file; waits for that, 2 s at most.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.inner()?;
@@ -220,9 +232,13 @@ fn environment() -> HashMap<String, OsString> {
 struct Task(Mutex<Option<heartbeat::Task>>);
 
 impl Task {
-    fn take(&self) -> Option<heartbeat::Task> {
+    fn lock(&self) -> MutexGuard<'_, Option<heartbeat::Task>> {
         // Nothing panics under the lock, and no other thread can hold it while this process forks: it would need the GIL.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<heartbeat::Task> {
+        self.lock().take()
     }
 }
 
@@ -238,6 +254,13 @@ impl Task {
     fn done(&self) {
         if let Some(task) = self.take() {
             task.done();
+        }
+    }
+
+    /// Names the process that does the work: once that is stopped or gone, the task is overdue without waiting for its deadline.
+    fn held_by(&self, pid: u32) {
+        if let Some(task) = &*self.lock() {
+            task.held_by(pid);
         }
     }
 
