@@ -22,6 +22,9 @@ use pyo3::types::PyBytes;
 use question::{Answer, Question};
 use source::{Reading, Source};
 
+/// An answer as Python sees it: status, headers, body.
+type Answered<'py> = (u16, Vec<(String, String)>, Bound<'py, PyBytes>);
+
 /// The checks of one configuration, with all that is known of them in this process.
 #[pyclass(frozen, module = "heartbeat._checker")]
 struct Checker {
@@ -60,7 +63,7 @@ impl Checker {
     /// Asks what `checker serve` answers at a path: `(status, headers, body)`.
     ///
     /// It blocks until there is an answer, for the configuration's `timeout` and a second at most, and lets other threads run.
-    /// ValueError where the configuration cannot be used.
+    /// `ValueError` where the configuration cannot be used.
     #[pyo3(signature = (method, path, *, query="", headers=Vec::new(), client=None, encrypted=false, asked_at=None))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords, each a part of the question")]
     fn answer<'py>(
@@ -73,7 +76,7 @@ impl Checker {
         client: Option<String>,
         encrypted: bool,
         asked_at: Option<String>,
-    ) -> PyResult<(u16, Vec<(String, String)>, Bound<'py, PyBytes>)> {
+    ) -> PyResult<Answered<'py>> {
         let engine = self.engine(py)?;
         let question =
             Question { method, path, query: query.to_owned(), headers, client, encrypted, asked_at };
@@ -82,7 +85,7 @@ impl Checker {
     }
 
     /// Asks a subset once, as `checker run` does: `(exit status, report, lines for the log)`. What has passed or failed before counts
-    /// for nothing. ValueError where the configuration cannot be used, there is no such subset, format or time.
+    /// for nothing. `ValueError` where the configuration cannot be used, there is no such subset, format or time.
     ///
     /// Without `timeout` it may take 5 s.
     #[pyo3(signature = (subset, *, format="text", timeout=None))]

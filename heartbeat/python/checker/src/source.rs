@@ -39,7 +39,7 @@ impl Source {
         (problems.into_iter().map(told).collect(), subsets, has_secret)
     }
 
-    /// What it says; else a ValueError with every mistake.
+    /// What it says; else a `ValueError` with every mistake.
     pub fn configuration(&self) -> PyResult<Configuration> {
         let config::Reading { configuration, problems } = self.read();
         configuration.ok_or_else(|| {

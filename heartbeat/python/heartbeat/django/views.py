@@ -21,9 +21,7 @@ def is_subset(name: str) -> bool:
     return name == "liveness" or name in current().subsets
 
 
-@csrf_exempt
-@transaction.non_atomic_requests
-def endpoint(request: HttpRequest, path: str) -> HttpResponse:
+def ask(request: HttpRequest, path: str) -> HttpResponse:
     """What `checker serve` answers at this path."""
     try:
         status, headers, body = current().checker.answer(
@@ -52,11 +50,9 @@ def endpoint(request: HttpRequest, path: str) -> HttpResponse:
     return response
 
 
-@csrf_exempt
-@transaction.non_atomic_requests
-def subset(request: HttpRequest, subset: str) -> HttpResponse:
+def ask_subset(request: HttpRequest, subset: str) -> HttpResponse:
     """What `checker serve` answers about a subset."""
-    return endpoint(request, f"/healthcheck/{quote(subset, safe='')}")
+    return ask(request, f"/healthcheck/{quote(subset, safe='')}")
 
 
 def refused(body: bytes) -> HttpResponse:
@@ -85,6 +81,6 @@ def client(request: HttpRequest) -> str | None:
     return "127.0.0.1" if address == "" else address
 
 
-# Whoever may ask is decided by the checker's own rules, not by a session.
-for view in (endpoint, subset):
-    view.login_required = False
+# Whoever may ask is decided by the checker's own rules, not by a session; and nothing is asked of Django's databases.
+endpoint, subset = (csrf_exempt(transaction.non_atomic_requests(view)) for view in (ask, ask_subset))
+endpoint.login_required = subset.login_required = False
