@@ -4,6 +4,7 @@
 //! says. The publisher's threads are the library's and know of no interpreter, so nothing that holds the GIL delays a beat.
 
 mod argument;
+mod told;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -101,20 +102,22 @@ impl Heartbeat {
             builder = with(builder, endpoint.map(|address| address.0), heartbeat::Builder::endpoint);
             builder.start()
         };
+        told::listen();
         let inner = py.detach(start).map_err(|e| error(&e))?;
+        told::pass_on(py)?;
         Ok(Self { inner: Some(inner) })
     }
 
     /// Marks the worker's loop alive for its default budget.
-    fn pulse(&self) -> PyResult<()> {
+    fn pulse(&self, py: Python<'_>) -> PyResult<()> {
         self.inner()?.pulse();
-        Ok(())
+        told::pass_on(py)
     }
 
     /// Marks the worker's loop alive, and says that its next pulse may take up to `budget`.
-    fn pulse_within(&self, budget: Seconds) -> PyResult<()> {
+    fn pulse_within(&self, py: Python<'_>, budget: Seconds) -> PyResult<()> {
         self.inner()?.pulse_within(budget.0);
-        Ok(())
+        told::pass_on(py)
     }
 
     /// Starts a task: it is overdue where it has not ended within its deadline; without one it may take as long as it takes.
@@ -124,20 +127,21 @@ impl Heartbeat {
     fn task(&self, name: &Bound<'_, PyString>, deadline: Option<Seconds>) -> PyResult<Task> {
         // A name that is no Unicode keeps no work from being done.
         let task = self.inner()?.task(&name.to_string_lossy(), deadline.map(|d| d.0));
+        told::pass_on(name.py())?;
         Ok(Task(Mutex::new(Some(task))))
     }
 
     /// Leaves `starting`.
-    fn ready(&self) -> PyResult<()> {
+    fn ready(&self, py: Python<'_>) -> PyResult<()> {
         self.inner()?.ready();
-        Ok(())
+        told::pass_on(py)
     }
 
     /// The worker finishes what it has and takes no more, by `deadline` at the latest.
     #[pyo3(signature = (deadline=None))]
-    fn drain(&self, deadline: Option<Seconds>) -> PyResult<()> {
+    fn drain(&self, py: Python<'_>, deadline: Option<Seconds>) -> PyResult<()> {
         self.inner()?.drain(deadline.map(|d| d.0));
-        Ok(())
+        told::pass_on(py)
     }
 
     /// The worker does not reach where its work comes from, from now on; said again, the first moment counts.
@@ -155,7 +159,9 @@ impl Heartbeat {
     /// Ends the beats and removes the beat file; waits for that, 2 s at most.
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.inner()?;
-        py.detach(|| inner.stop()).map_err(|e| error(&e))
+        let stopped = py.detach(|| inner.stop());
+        told::pass_on(py)?;
+        stopped.map_err(|e| error(&e))
     }
 
     /// What the next beat will say: `starting`, `idle`, `busy`, `draining` or `stopped`.
