@@ -8,6 +8,7 @@ import ast
 import json
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import harness
 from django_site import Gunicorn, Site
@@ -107,8 +108,12 @@ class Both:
         return (theirs.status, told), (ours.status, ours.json["checks"])
 
     def by_command(self, subset):
-        theirs = self.sites["theirs"].command("health_check", "-s", subset, "--skip-checks")
-        ours = self.sites["ours"].command("health_check", "-s", subset, "--skip-checks", "--format", "json")
+        with ThreadPoolExecutor() as pool:
+            begun = [
+                pool.submit(self.sites[name].command, "health_check", "-s", subset, "--skip-checks", *more)
+                for name, more in (("theirs", ()), ("ours", ("--format", "json")))
+            ]
+            theirs, ours = (one.result() for one in begun)
         told = {}
         for line in theirs.lines:
             name, between, words = line.partition(" ... ")

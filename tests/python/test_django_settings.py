@@ -4,8 +4,6 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 import harness
 from django_site import PACKAGE, Gunicorn, Site
 
@@ -51,7 +49,7 @@ SERVER = {"NAME": "shop", "USER": "me@it", "PASSWORD": "p/w:d?#", "HOST": "db", 
 TURNED = [
     # A dependency in Django's words, and in the checker's.
     (database("postgresql", **SERVER), "database", {"url": "postgresql://me%40it:p%2Fw%3Ad%3F%23@db:5433/shop"}),
-    (database("postgresql", NAME="shop", HOST="/run/pg", PORT=5433), "database", {"url": "postgresql:///shop?host=%2Frun%2Fpg&port=5433"}),
+    (database("postgresql", NAME="shop", HOST="/run/pg", PORT=5433), "database", {"url": "postgresql://localhost:5433/shop?host=%2Frun%2Fpg"}),
     (
         database("postgresql", NAME="shop", HOST="::1", OPTIONS={"sslmode": "verify-full", "sslrootcert": "/ca", "pool": True}),
         "database",
@@ -140,7 +138,7 @@ odd = ['a"b', "a\\\\b", "\\x7f\\x00\\n", "\\u2028\\U0001f600", "${HOME}", "$${X}
 document = Document()
 document.table("[service]", {"name": "x", "version": "".join(odd)}, "S")
 document.table("[server]", {"cache": datetime.timedelta(seconds=1.5), "durations": True, "failure_status": 500, "page": None}, "V")
-document.table("[checks.c]", {"type": "command", "command": ["printf", "%s", *odd], "timeout": datetime.timedelta(minutes=1)}, "C")
+document.table("[checks.c]", {"type": "command", "command": ["printf", "%s", *(text.replace("\\x00", "") for text in odd)], "timeout": datetime.timedelta(minutes=1)}, "C")
 document.add('[subsets]\\nall = ["c"]', "U")
 problems, subsets, _ = Checker(text=document.text).read()
 assert (subsets, [code for code, *_ in problems]) == (["all"], ["C022"]), problems
@@ -161,46 +159,71 @@ def test_any_text_that_is_written_is_read_back_as_it_is_and_nothing_is_expanded(
     assert run_python(WRITTEN) == "written\n"
 
 
+SQLITE = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nonexistent"}}
+CHECKED = """
+import json, sys
+from django.test import override_settings
+from heartbeat.django.configuration import current
+from heartbeat.django.system_checks import find
+told = []
+for health_check in json.load(open("cases")):
+    with override_settings(HEALTH_CHECK=health_check):
+        answers = []
+        for path in ("/readyz", "/healthz"):
+            from django.test import Client
+            answers.append(Client().get("/healthcheck" + path).status_code)
+        told.append([[(message.id, message.msg) for message in find()], answers, current().complaint("")])
+print(json.dumps(told))
+"""
+
+
+MISTAKES = [
+    (["not a dictionary"], "E001", "HEALTH_CHECK must be"),
+    ({"SUBSET": {}}, "E001", 'HEALTH_CHECK["SUBSET"] is no setting'),
+    ({"CONFIG": "right.toml", "SUBSETS": {"a": ["database"]}}, "E002", 'HEALTH_CHECK["CONFIG"] names a file'),
+    ({"SUBSETS": {"a": ["health_check.cache.backends.CacheBackend"]}}, "E003", 'HEALTH_CHECK["SUBSETS"]["a"][0] is no check'),
+    ({"SUBSETS": {"a": "database"}}, "E003", 'HEALTH_CHECK["SUBSETS"]["a"] must be a list'),
+    ({"SUBSETS": {"a": ["database", {"type": "database", "timeout": "1s"}]}}, "E003", 'HEALTH_CHECK["SUBSETS"]["a"][1] is another'),
+    ({"SUBSETS": {"a": ["cache"]}}, "E004", 'HEALTH_CHECK["SUBSETS"]["a"][0]: CACHES["default"] is'),
+    ({"SUBSETS": {"a": ["databse"]}}, "C014", 'HEALTH_CHECK["SUBSETS"]["a"][0]: '),
+    ({"SUBSETS": {"a": [{"type": "database", "timout": "1s"}]}}, "C004", 'HEALTH_CHECK["SUBSETS"]["a"][0]: '),
+    ({"SUBSETS": {"a": ["b"]}, "CHECKS": {"b": {"type": "database", "timeout": "soon"}}}, "C008", 'HEALTH_CHECK["CHECKS"]["b"]["timeout"]: '),
+    ({"SUBSETS": {"a": ["@b", "database"]}}, "C017", 'HEALTH_CHECK["SUBSETS"]["a"]: '),
+    ({"SUBSETS": {"a": ["database"]}, "SERVER": {"cach": "1s"}}, "C004", 'HEALTH_CHECK["SERVER"]["cach"]: '),
+    ({"SUBSETS": {"a": ["database"]}, "SERVER": {"access": {"path_secret": "S3cret-path"}}}, "E005", "`path_secret` hides"),
+    ({"CONFIG": "wrong.toml"}, "C004", "wrong.toml:2:1: "),
+    ({"CONFIG": "missing.toml"}, "C001", "missing.toml: the file cannot be read"),
+]
+
+
+def test_each_mistake_is_told_with_its_place_and_fails_every_question_but_liveness(tmp_path):
+    site = Site(tmp_path, {"DATABASES": SQLITE, "LOGGING_CONFIG": None, "HEALTH_CHECK": {}})
+    site.write("wrong.toml", "[server]\ncach = '1s'\n")
+    site.write("right.toml", "[subsets]\nreadiness = ['it']\n[checks.it]\ntype = 'memory'\n")
+    site.write("cases", json.dumps([health_check for health_check, _, _ in MISTAKES]))
+    told = json.loads(site.python(CHECKED))
+    for (health_check, id, place), (messages, answers, complaint) in zip(MISTAKES, told):
+        assert [told for told, _ in messages] == [f"heartbeat.{id}"], (health_check, messages)
+        assert messages[0][1].startswith(place), messages
+        assert "S3cret" not in str(messages)
+        # What is no mistake of the checker's hides what there is, and leaves /healthz where it is.
+        assert answers == ([404, 200] if id == "E005" else [503, 200]), (health_check, answers)
+        assert id == "E005" or place in complaint, complaint
+
+
+def test_manage_py_check_tells_it_and_so_does_the_command(tmp_path):
+    site = Site(tmp_path, {"HEALTH_CHECK": {"CONFIG": "wrong.toml"}, "DATABASES": SQLITE})
+    site.write("wrong.toml", "[server]\ncach = '1s'\n")
+    check, command = site.command("check"), site.command("health_check", "-s", "a")
+    assert check.code == 1 and "?: (heartbeat.C004) wrong.toml:2:1: " in check.err, check
+    assert command.code == 2 and "wrong.toml:2:1: " in command.err, command
+
+
 def found(site):
     """What `manage.py check` tells: ids with the first words of each."""
     done = site.command("check")
     lines = [line for line in done.err.splitlines() if line.startswith("?: (heartbeat.")]
     return done.code, {line[4:].partition(") ")[0]: line.partition(") ")[2] for line in lines}
-
-
-SQLITE = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nonexistent"}}
-
-
-@pytest.mark.parametrize(
-    "health_check, id, place",
-    [
-        (["not a dictionary"], "E001", "HEALTH_CHECK must be"),
-        ({"SUBSET": {}}, "E001", 'HEALTH_CHECK["SUBSET"] is no setting'),
-        ({"CONFIG": "checker.toml", "SUBSETS": {"a": ["database"]}}, "E002", 'HEALTH_CHECK["CONFIG"] names a file'),
-        ({"SUBSETS": {"a": ["health_check.cache.backends.CacheBackend"]}}, "E003", 'HEALTH_CHECK["SUBSETS"]["a"][0] is no check'),
-        ({"SUBSETS": {"a": "database"}}, "E003", 'HEALTH_CHECK["SUBSETS"]["a"] must be a list'),
-        ({"SUBSETS": {"a": ["database", {"type": "database", "timeout": "1s"}]}}, "E003", 'HEALTH_CHECK["SUBSETS"]["a"][1] is another'),
-        ({"SUBSETS": {"a": ["cache"]}}, "E004", 'HEALTH_CHECK["SUBSETS"]["a"][0]: CACHES["default"] is'),
-        ({"SUBSETS": {"a": ["databse"]}}, "C014", 'HEALTH_CHECK["SUBSETS"]["a"][0]: '),
-        ({"SUBSETS": {"a": [{"type": "database", "timout": "1s"}]}}, "C004", 'HEALTH_CHECK["SUBSETS"]["a"][0]: '),
-        ({"SUBSETS": {"a": ["b"]}, "CHECKS": {"b": {"type": "database", "timeout": "soon"}}}, "C008", 'HEALTH_CHECK["CHECKS"]["b"]["timeout"]: '),
-        ({"SUBSETS": {"a": ["@b", "database"]}}, "C017", 'HEALTH_CHECK["SUBSETS"]["a"]: '),
-        ({"SUBSETS": {"a": ["database"]}, "SERVER": {"cach": "1s"}}, "C004", 'HEALTH_CHECK["SERVER"]["cach"]: '),
-        ({"SUBSETS": {"a": ["database"]}, "SERVER": {"access": {"path_secret": "S3cret-path"}}}, "E005", "`path_secret` hides"),
-        ({"CONFIG": "wrong.toml"}, "C004", "wrong.toml:2:1: "),
-        ({"CONFIG": "missing.toml"}, "C001", "missing.toml: the file cannot be read"),
-    ],
-)
-def test_each_mistake_is_told_with_its_place_and_fails_the_check_and_every_question(tmp_path, health_check, id, place):
-    site = Site(tmp_path, {"HEALTH_CHECK": health_check, "DATABASES": SQLITE})
-    site.write("wrong.toml", "[server]\ncach = '1s'\n")
-    code, told = found(site)
-    assert (code, set(told)) == (1, {f"heartbeat.{id}"}), told
-    assert told[f"heartbeat.{id}"].startswith(place), told
-    assert "S3cret" not in str(told)
-    if id != "E005":
-        done = site.command("health_check", "-s", "a")
-        assert done.code == 2 and place.split(" is ")[0] in done.err, done
 
 
 def test_what_only_warns_fails_nothing(tmp_path):
@@ -211,20 +234,49 @@ def test_what_only_warns_fails_nothing(tmp_path):
     assert (code, set(told)) == (0, {"heartbeat.C021", "heartbeat.W001", "heartbeat.W002"})
 
 
+CALLED = """
+import io, json
+from django.core.management import CommandError, call_command
+from django.test import override_settings
+from django.conf import settings
+told = []
+for options, server in json.load(open("cases")):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with override_settings(HEALTH_CHECK={**settings.HEALTH_CHECK, "SERVER": server}):
+        try:
+            call_command("health_check", *options, stdout=out, stderr=err)
+        except CommandError as error:
+            code, err = error.returncode, io.StringIO(str(error))
+        except SystemExit as ended:
+            code = ended.code
+    told.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(told))
+"""
+
+
 def test_the_command_ends_and_prints_as_checker_run_does(tmp_path):
     checks = {"good": {"type": "command", "command": ["true"]}, "bad": {"type": "tcp", "address": "127.0.0.1:1", "critical": False}}
-    health_check = {"SUBSETS": {"fine": ["good"], "both": ["good", "bad"]}, "CHECKS": checks}
-    site = Site(tmp_path / "strict", {"HEALTH_CHECK": health_check})
-    easy = Site(tmp_path / "easy", {"HEALTH_CHECK": health_check | {"SERVER": {"warnings_fail": False}}})
-    assert site.command("health_check", "--subset", "fine", "--skip-checks").code == 0
-    both = site.command("health_check", "-s", "both", "--format", "json")
-    assert (both.code, json.loads(both.out)["status"]) == (1, "warning")
-    assert "Connection refused" in both.err and "Connection refused" not in both.out
-    assert easy.command("health_check", "-s", "both").code == 0
-    assert site.command("health_check", "-s", "both", "--format", "nagios").code == 1
-    for wrong in (["-s", "fin"], ["-s", "fine", "--timeout", "soon"], ["-s", "fine", "--format", "html"], []):
-        assert site.command("health_check", *wrong).code == 2, wrong
-    assert "did you mean `fine`?" in site.command("health_check", "-s", "fin").err
+    site = Site(tmp_path, {"HEALTH_CHECK": {"SUBSETS": {"fine": ["good"], "both": ["good", "bad"]}, "CHECKS": checks}})
+    cases = [
+        ("-s fine", {}, 0),
+        ("--subset both --format json", {}, 1),
+        ("-s both", {"warnings_fail": False}, 0),
+        ("-s both --format nagios", {}, 1),
+        ("-s fine --timeout soon", {}, 2),
+        ("-s fin", {}, 2),
+        ("-s fine", {"cach": "1s"}, 2),
+        ("-s fine --format nagios", {"cach": "1s"}, 3),
+    ]
+    site.write("cases", json.dumps([(options.split(), server) for options, server, _ in cases]))
+    told = json.loads(site.python(CALLED))
+    assert [code for code, _, _ in told] == [code for *_, code in cases], told
+    assert json.loads(told[1][1])["status"] == "warning"
+    assert "Connection refused" in told[1][2] and "Connection refused" not in told[1][1]
+    assert " WARNING - " in told[3][1]
+    assert "did you mean `fine`?" in told[5][2]
+    # As a probe runs it.
+    assert site.command("health_check", "--subset", "both", "--skip-checks").code == 1
+    assert site.command("health_check").code == 2
 
 
 def test_a_database_behind_a_unix_socket_with_any_password_is_asked_as_django_asks_it(start, tmp_path):
@@ -242,15 +294,13 @@ def test_a_database_behind_a_unix_socket_with_any_password_is_asked_as_django_as
             "CACHES": {"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "kept things", "KEY_PREFIX": "p"}},
         },
     )
-    made = "from django.db import connection\nconnection.cursor().execute(\"CREATE ROLE \\\"o'dd\\\" LOGIN PASSWORD 'a@b/c:d?e#f%%g'\")"
+    made = "from django.db import connection\nconnection.cursor().execute(\"CREATE ROLE \\\"o'dd\\\" LOGIN PASSWORD 'a@b/c:d?e#f%g'\")"
     site.python(made)
     site.write("site_settings.py", (site.folder / "site_settings.py").read_text() + "DATABASES['other']['PASSWORD'] = 'a@b/c:d?e#f%g'\n")
     assert site.command("migrate").code == site.command("createcachetable").code == 0
     served = start(Gunicorn, site).ready()
-    assert served.ask("/healthcheck/readyz").json == {
-        "status": "ready",
-        "checks": {name: "ok" for name in ("database", "database.other", "migrations", "cache")},
-    }
+    healthy = {name: {"status": "ok", "reason": None} for name in ("database", "database.other", "migrations", "cache")}
+    assert served.ask("/healthcheck/readyz").json == {"status": "ready", "checks": healthy}
     database.kill()
     answer = harness.until(lambda: (answer := served.ask("/healthcheck/readyz")).status == 503 and answer, what="it is told")
     assert {check["status"] for check in answer.json["checks"].values()} == {"fail"}

@@ -101,8 +101,9 @@ def postgresql_url(given: Mapping[str, Any], place: str) -> str:
         parameters["options[search_path]"] = search_path
     host = str(given.get("HOST") or "")
     if not host or host.startswith("/"):
+        # A URL with a user must have a host; the parameter has the last word.
         parameters["host"] = host or "/var/run/postgresql"
-        host = ""
+        host = "localhost"
     return server_url("postgresql", given, host, given.get("NAME") or "postgres", parameters)
 
 
@@ -136,8 +137,6 @@ def mysql_url(given: Mapping[str, Any], place: str) -> str:
 def server_url(scheme: str, given: Mapping[str, Any], host: str, name: Any, parameters: Mapping[str, Any]) -> str:
     user, password = str(given.get("USER") or ""), str(given.get("PASSWORD") or "")
     port = str(given.get("PORT") or "")
-    if port and not host:
-        parameters, port = {**parameters, "port": port}, ""
     login = f"{quote(user, safe='')}:{quote(password, safe='')}" if password else quote(user, safe="")
     url = f"{scheme}://{login + '@' if login else ''}{bracketed(host)}{':' + port if port else ''}/{quote(str(name), safe='')}"
     return f"{url}?{urlencode(parameters)}" if parameters else url

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from .configuration import Configuration, current
 
+CONSEQUENCES = ("C016", "C019")
 ENDPOINTS = ("healthz", "readyz", "startupz", "version")
 MIDDLEWARE = "heartbeat.django.LivenessMiddleware"
 
@@ -22,6 +23,9 @@ def of_configuration(configuration: Configuration) -> list[CheckMessage]:
         Error(mistake.what, hint=mistake.hint, id=f"heartbeat.{mistake.id}") for mistake in configuration.mistakes
     ]
     problems, has_secret_path = configuration.problems()
+    if found:
+        # What could not be written is missed where it is listed.
+        problems = [problem for problem in problems if problem.code not in CONSEQUENCES]
     for problem in problems:
         kind = Warning if problem.is_warning else Error
         found.append(kind(f"{problem.place}: {problem.what}", id=f"heartbeat.{problem.code}"))
