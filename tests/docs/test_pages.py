@@ -77,7 +77,7 @@ class Bench:
 
     def bash(self, block, script):
         """Runs a script to its end; gives its status and its output, standard error included."""
-        folder = REPOSITORY if re.search(r"(^|\s)cargo ", block.text) else self.root / "work"
+        folder = REPOSITORY if re.search(r"(^|\s)(cargo|make) ", block.text) else self.root / "work"
         # Behind /dev/null a program finds no standard input, as under a service manager.
         shell = self.start(harness.Program, ["bash", "-c", f"exec </dev/null\n{script}"], self.environment, folder)
         return shell.exit_status(PATIENCE), shell.output
