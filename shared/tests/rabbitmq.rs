@@ -228,13 +228,17 @@ fn celerys_question_holds_its_deadline_to_the_end(rabbit: &RabbitMq) {
             rabbit.signal(Signal::SIGCONT);
             assert_eq!(told.unwrap_err().reason(), "the broker did not answer in time");
             assert!(farewell < LATE && late < LATE, "{farewell:?} and {late:?} late");
+            ask(&mut kept, Instant::now() + SOON).unwrap();
         });
     });
 }
 
 async fn a_dead_connection_is_replaced_within_the_same_run(rabbit: &mut RabbitMq) {
     let kept = check("rabbitmq", json!({ "url": rabbit.url(PROBE, "shop"), "queues": { "mail": {} } }));
-    assert_eq!(ask(&*kept).await, Ok(()));
+    let celery = check("celery", json!({ "broker": rabbit.url("guest:guest", "shop"), "min": 0 }));
+    for check in [&kept, &celery] {
+        assert_eq!(ask(&**check).await, Ok(()));
+    }
     rabbit.program.kill();
     let begun = Instant::now();
     loop {
@@ -245,9 +249,14 @@ async fn a_dead_connection_is_replaced_within_the_same_run(rabbit: &mut RabbitMq
         // Its port may be a moment behind the script that was waited for.
         assert!(begun.elapsed() < SOON, "{told}");
     }
+    let told = ask_within(&*celery, Duration::from_secs(5)).await.unwrap_err();
+    assert!(told.starts_with("the broker cannot be reached"), "{told}");
     rabbit.program.restart();
     rabbit.wait();
     becomes(&*kept, Ok(())).await;
+    becomes(&*celery, Ok(())).await;
     rabbit.restart();
-    assert_eq!(ask(&*kept).await, Ok(()), "the connection that was kept is dead");
+    for check in [&kept, &celery] {
+        assert_eq!(ask(&**check).await, Ok(()), "the connection that was kept is dead");
+    }
 }
