@@ -32,7 +32,7 @@ Verdicts, of which the first that fits is given:
   drain overdue   no      no      finishing what it has, past it
   wedged          no      no      its loop is overdue
   overdue         no      no      a task is past its deadline (--overdue warn: live)
-  cut off         yes     no      it does not reach its stat key; live with a warning
+  cut off         yes     no      it does not reach its broker or its stat key; live with a warning
   alive           yes     yes     none of these
   unknown         passes  fails   the checker cannot tell (--unknown)
 

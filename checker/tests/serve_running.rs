@@ -67,6 +67,40 @@ fn a_pass_does_not_outlive_its_cache_time() {
 }
 
 #[test]
+fn a_pass_does_not_outlive_its_cache_time_beside_a_slow_check() {
+    let text = format!(
+        "[server]\ncache = '1s'\n[subsets]\nreadiness = ['it', 'slow']\nquick = ['it']\n{}{}",
+        shell("it", "echo run >>runs; test -e good", ""),
+        shell("slow", "echo run >>slow; sleep 4", "")
+    );
+    let server = Server::start(&text);
+    fs::write(server.path("good"), "").unwrap();
+    assert_eq!(server.get("/healthcheck/quick").status, 200);
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| server.get("/readyz"));
+        until("both are asked", || (lines(&server, "slow") == 1).then_some(()));
+        fs::remove_file(server.path("good")).unwrap();
+        let told = asked.join().unwrap();
+        assert_eq!((told.status, &told.json()["checks"]), (503, &json!({"it": "fail", "slow": "ok"})));
+    });
+    // Once for each time that its answer became too old, and no more.
+    let runs = lines(&server, "runs");
+    assert!((3..=9).contains(&runs), "{runs} runs");
+}
+
+#[test]
+fn no_pass_is_refreshed_where_nothing_is_kept() {
+    let text = format!(
+        "[server]\ncache = '0s'\n[subsets]\nreadiness = ['it', 'slow']\n{}{}",
+        shell("it", "echo run >>runs", ""),
+        shell("slow", "sleep 1", "")
+    );
+    let server = Server::start(&text);
+    assert_eq!(server.get("/readyz").status, 200);
+    assert_eq!(lines(&server, "runs"), 1);
+}
+
+#[test]
 fn a_check_that_hangs_costs_its_timeout_once_and_the_process_answers_at_once_meanwhile() {
     let text = format!(
         "[server]\ncache = '1s'\ndetail = 'safe'\n[subsets]\nreadiness = ['good', 'it']\n{}{}",

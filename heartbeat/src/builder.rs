@@ -18,7 +18,7 @@ use crate::heartbeat::Heartbeat;
 use crate::observe::{boot_id, pid_namespace, process};
 use crate::process;
 use crate::publisher::{Phase, Publisher, Shared, Subject};
-use crate::record::{self, Id, Nearest, Pulse, Record, Stat, Status, Tasks};
+use crate::record::{self, Broker, Id, Nearest, Pulse, Record, Stat, Status, Tasks};
 #[cfg(feature = "redis")]
 use crate::stat::StatKey;
 use crate::verdict::Process;
@@ -440,6 +440,7 @@ impl Settings {
             pulse: None,
             tasks: Tasks::default(),
             stat,
+            broker: None,
             version: self.version.clone(),
         };
         let mut line = Vec::new();
@@ -469,6 +470,7 @@ fn largest(mut record: Record) -> Record {
     let nearest = Some(Nearest { name, since_mono_ms: moment, due_mono_ms: Some(moment) });
     record.tasks = Tasks { running: u64::MAX, done: u64::MAX, failed: u64::MAX, nearest };
     record.stat = record.stat.map(|_| Stat { ok_mono_ms: moment, failures: u64::MAX });
+    record.broker = Some(Broker { lost_mono_ms: moment });
     record
 }
 

@@ -45,7 +45,7 @@ pub use self::members::{Cursor, MAX_PAGE, Member, Page};
 pub use self::news::{Beat, Fleets, News};
 pub use self::url::{Invalid, Url};
 use crate::record::{Id, Record, Status};
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, is_without_broker};
 
 /// One cluster's keys in one Redis, for who publishes and who reads.
 ///
@@ -109,10 +109,12 @@ pub struct Losses {
     pub more: bool,
 }
 
-/// Whether a worker of which its own record says this, and which is judged so, can take work.
+/// Whether a worker of which its own record says this, and which is judged so, can take work. One that is cut off from its
+/// stat key can, for this is read there; one that is cut off from its broker cannot.
 pub fn takes_work(record: &Record, verdict: Verdict) -> bool {
     matches!(record.status, Status::Idle | Status::Busy)
         && matches!(verdict, Verdict::Alive | Verdict::CutOff)
+        && !is_without_broker(record)
 }
 
 impl Fleet {

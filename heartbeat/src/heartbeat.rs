@@ -79,6 +79,18 @@ impl Heartbeat {
         self.shared.drain(deadline.into().map(millis));
     }
 
+    /// The worker does not reach where its work comes from, from now on; said again, the first moment counts. Until
+    /// [`Heartbeat::broker_back`] the loop is not judged, because it waits, nor is the deadline of a start; tasks are, as
+    /// ever. Once that has lasted for longer than the promise, the worker is `cut off`: live, and not ready.
+    pub fn broker_lost(&self) {
+        self.shared.broker_lost();
+    }
+
+    /// The worker reaches where its work comes from again. The loop and the start have the time back that it took.
+    pub fn broker_back(&self) {
+        self.shared.broker_back();
+    }
+
     /// What the next beat will say.
     pub fn status(&self) -> Status {
         self.shared.status()

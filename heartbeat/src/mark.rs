@@ -47,8 +47,18 @@ impl Mark {
 
     /// Moves the due moment of the pulse that stands now; a pulse made meanwhile wins.
     pub fn extend(&self, by_ms: u64) {
+        self.extend_with(|_| by_ms);
+    }
+
+    /// Gives the pulse that stands now the time between two moments back, as far as it is after the pulse.
+    pub fn give_back(&self, from_ms: u64, to_ms: u64) {
+        self.extend_with(|pulse| to_ms.saturating_sub(from_ms.max(pulse.pulsed_mono_ms)));
+    }
+
+    fn extend_with(&self, by_ms: impl FnOnce(Pulse) -> u64) {
         let word = self.0.load(Ordering::Relaxed);
         if let Some(pulse) = unpack(word) {
+            let by_ms = by_ms(pulse);
             let budget = (pulse.due_mono_ms - pulse.pulsed_mono_ms).saturating_add(by_ms);
             let extended = pack(pulse.pulsed_mono_ms, Budget::from_millis(budget));
             // Losing the exchange means a newer pulse, which needs no more time.
@@ -99,5 +109,18 @@ mod tests {
         mark.set(1_000, Budget::from_millis(100));
         mark.extend(500);
         assert_eq!(mark.get(), Some(Pulse { pulsed_mono_ms: 1_000, due_mono_ms: 1_600 }));
+    }
+
+    #[test]
+    fn only_what_was_lost_after_the_pulse_is_given_back() {
+        for (from, to, due) in [(1_200, 5_000, 4_900), (400, 5_000, 5_100), (400, 900, 1_100), (5, 4, 1_100)]
+        {
+            let mark = Mark::default();
+            mark.give_back(from, to);
+            assert_eq!(mark.get(), None);
+            mark.set(1_000, Budget::from_millis(100));
+            mark.give_back(from, to);
+            assert_eq!(mark.get(), Some(Pulse { pulsed_mono_ms: 1_000, due_mono_ms: due }), "{from} to {to}");
+        }
     }
 }

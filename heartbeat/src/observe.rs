@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
@@ -294,7 +295,7 @@ pub(crate) fn pid_namespace() -> u64 {
 /// What can be seen of the process `pid`.
 pub(crate) fn process(pid: u32) -> Process {
     let mut stat = [0; 1024];
-    let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat));
+    let read = File::open(stat_path(pid, &mut [0; 32])).and_then(|mut file| file.read(&mut stat));
     match read.ok().and_then(|read| parse_stat(&stat[..read])) {
         Some(process) => process,
         // Not readable is not the same as not there: `/proc` may be hidden (hidepid) or not mounted.
@@ -303,6 +304,15 @@ pub(crate) fn process(pid: u32) -> Process {
             _ => Process::Unknown,
         },
     }
+}
+
+/// `/proc/PID/stat`, written without an allocation: publishers look at the processes that hold tasks with each beat.
+fn stat_path(pid: u32, buffer: &mut [u8; 32]) -> &Path {
+    let mut rest = &mut buffer[..];
+    // 21 bytes at most.
+    let _ = write!(rest, "/proc/{pid}/stat");
+    let left = rest.len();
+    Path::new(OsStr::from_bytes(&buffer[..buffer.len() - left]))
 }
 
 /// Reads state, number of threads and start time (fields 3, 20 and 22) of `/proc/PID/stat`.
@@ -342,6 +352,14 @@ mod tests {
         for garbage in ["", "7", "7 (w) R", "7 (w) R 1 2 3", "\u{fffd})"] {
             assert_eq!(parse_stat(garbage.as_bytes()), None);
         }
+    }
+
+    #[test]
+    fn a_process_has_its_own_path() {
+        assert_eq!(stat_path(1, &mut [0; 32]), Path::new("/proc/1/stat"));
+        assert_eq!(stat_path(u32::MAX, &mut [0; 32]), Path::new("/proc/4294967295/stat"));
+        assert!(matches!(process(std::process::id()), Process::Present { stopped: false, .. }));
+        assert_eq!(process(0x7fff_fffe), Process::Absent);
     }
 
     #[test]

@@ -24,10 +24,10 @@ use crate::fleet::takes_work;
 use crate::mark::{Budget, Mark};
 use crate::observe;
 use crate::process;
-use crate::record::{Record, Status};
+use crate::record::{Broker, Record, Status};
 #[cfg(feature = "redis")]
 use crate::stat::StatKey;
-use crate::tasks::{Board, Task};
+use crate::tasks::{Board, Seen, Task};
 use crate::verdict::{Evidence, Machine, Process, Verdict, judge};
 
 /// A wake-up that is this late means that the process could not run: stopped, frozen, or starved.
@@ -35,6 +35,9 @@ const STARVED_MS: u64 = 100;
 
 /// Between two looks at deadlines that come faster than the beats.
 const LEAST_WAIT_MS: u64 = 20;
+
+/// Between two looks at the processes that hold tasks, where beats come faster.
+const HOLDERS_EVERY_MS: u64 = 100;
 
 /// How long a thread that has panicked waits before it goes on, at least.
 const AFTER_PANIC: Duration = Duration::from_millis(100);
@@ -59,6 +62,8 @@ pub struct Subject {
 struct State {
     phase: Phase,
     subject: Subject,
+    /// Since when the broker is not reached.
+    broker_lost_ms: Option<u64>,
     ended: bool,
     removed: Result<(), String>,
     last_error: Option<String>,
@@ -122,6 +127,7 @@ impl Shared {
             state: Mutex::new(State {
                 phase,
                 subject,
+                broker_lost_ms: None,
                 ended: false,
                 removed: Ok(()),
                 last_error: None,
@@ -183,6 +189,30 @@ impl Shared {
         self.change(|state| {
             if state.phase != Phase::Stopped {
                 state.phase = Phase::Draining { until_ms };
+            }
+        });
+    }
+
+    pub fn broker_lost(&self) {
+        if self.generation == process::generation() && self.state().broker_lost_ms.is_none() {
+            let now = clock::mono_ms();
+            self.change(|state| state.broker_lost_ms = state.broker_lost_ms.or(Some(now)));
+        }
+    }
+
+    /// The time in which the broker was not reached is given back to the loops and to the start, which waited for it.
+    pub fn broker_back(&self) {
+        if self.generation != process::generation() || self.state().broker_lost_ms.is_none() {
+            return;
+        }
+        let now = clock::mono_ms();
+        self.change(|state| {
+            let Some(lost_ms) = state.broker_lost_ms.take() else { return };
+            for mark in state.loops.iter().map(AsRef::as_ref).chain([&self.mark]) {
+                mark.give_back(lost_ms, now);
+            }
+            if let Phase::Starting { until_ms } = &mut state.phase {
+                *until_ms = until_ms.saturating_add(now.saturating_sub(lost_ms));
             }
         });
     }
@@ -311,6 +341,11 @@ pub struct Publisher {
     next_beat_ms: u64,
     /// When a stall outside the wait may be excused again.
     next_excuse_ms: u64,
+    /// What was found of the processes that hold tasks.
+    holders: Vec<Seen>,
+    next_holders_ms: u64,
+    /// When a holder that is stopped or gone makes its task due.
+    holder_due_ms: Option<u64>,
     failing: bool,
 }
 
@@ -335,6 +370,9 @@ impl Publisher {
             beaten_mono_ms: 0,
             next_beat_ms: 0,
             next_excuse_ms: 0,
+            holders: Vec::new(),
+            next_holders_ms: 0,
+            holder_due_ms: None,
             failing: false,
         }
     }
@@ -437,6 +475,8 @@ impl Publisher {
             record.until_mono_ms,
             record.pulse.map(|pulse| pulse.due_mono_ms),
             record.tasks.nearest.as_ref().and_then(|task| task.due_mono_ms),
+            record.broker.map(|broker| broker.lost_mono_ms.saturating_add(record.promise_ms)),
+            self.holder_due_ms,
         ];
         let ahead = deadlines.into_iter().flatten().filter(|due| *due >= now);
         let next_due = ahead.min().map_or(u64::MAX, |due| (due + 1).max(now + LEAST_WAIT_MS));
@@ -466,6 +506,7 @@ impl Publisher {
         for mark in &state.loops {
             mark.extend(by_ms);
         }
+        state.broker_lost_ms = state.broker_lost_ms.map(|lost_ms| lost_ms.saturating_add(by_ms));
         match &mut state.phase {
             Phase::Starting { until_ms } | Phase::Draining { until_ms: Some(until_ms) } => {
                 *until_ms = until_ms.saturating_add(by_ms);
@@ -476,17 +517,22 @@ impl Publisher {
 
     /// Brings the record up to this moment.
     fn look(&mut self) {
-        let (phase, subject, pulse) = {
+        let (phase, subject, pulse, broker_lost_ms) = {
             let state = self.shared.state();
             let pulses = state.loops.iter().map(|mark| mark.get()).chain([self.shared.mark.get()]);
-            (state.phase, state.subject, pulses.flatten().min_by_key(|pulse| pulse.due_mono_ms))
+            let pulse = pulses.flatten().min_by_key(|pulse| pulse.due_mono_ms);
+            (state.phase, state.subject, pulse, state.broker_lost_ms)
         };
+        self.look_at_tasks();
         let record = &mut self.record;
         (record.pid, record.pid_start) = (subject.pid, subject.start);
-        record.pulse = pulse;
-        self.shared.tasks.snapshot(&mut record.tasks, &mut self.spare_name);
+        record.broker = broker_lost_ms.map(|lost_mono_ms| Broker { lost_mono_ms });
+        // A loop that waits for its broker cannot pulse, and neither can it get ready.
+        record.pulse = pulse.filter(|_| record.broker.is_none());
         (record.status, record.until_mono_ms) = match phase {
-            Phase::Starting { until_ms } => (Status::Starting, Some(until_ms)),
+            Phase::Starting { until_ms } => {
+                (Status::Starting, Some(until_ms).filter(|_| record.broker.is_none()))
+            }
             Phase::Draining { until_ms } => (Status::Draining, until_ms),
             Phase::Stopped => (Status::Stopped, None),
             Phase::Running if record.tasks.running > 0 => (Status::Busy, None),
@@ -501,6 +547,24 @@ impl Publisher {
         record.at_unix_ms = clock::unix_ms();
         if let Some(stat) = &mut record.stat {
             stat.ok_mono_ms = stat.ok_mono_ms.min(record.at_mono_ms);
+        }
+        if let Some(broker) = &mut record.broker {
+            broker.lost_mono_ms = broker.lost_mono_ms.min(record.at_mono_ms);
+        }
+    }
+
+    /// Counts the tasks, and looks at the processes that hold any.
+    fn look_at_tasks(&mut self) {
+        let now = clock::mono_ms();
+        let (tasks, board) = (&mut self.record.tasks, &self.shared.tasks);
+        if !board.snapshot(tasks, &mut self.spare_name, now) {
+            self.holder_due_ms = None;
+        } else if now >= self.next_holders_ms {
+            self.holder_due_ms = board.look_at_holders(&mut self.holders, observe::process);
+            let next_beat_ms = now.saturating_add(self.record.interval_ms.max(HOLDERS_EVERY_MS));
+            // Nothing becomes due by an old look.
+            self.next_holders_ms = self.holder_due_ms.map_or(next_beat_ms, |due| due.min(next_beat_ms));
+            board.snapshot(tasks, &mut self.spare_name, clock::mono_ms());
         }
     }
 

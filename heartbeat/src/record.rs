@@ -55,12 +55,15 @@ pub struct Record {
     pub status: Status,
     /// When a status of `starting` or `draining` is overdue; absent where that state has no deadline.
     pub until_mono_ms: Option<u64>,
-    /// The worker's own loop, absent where nothing pulses. In JSON: `loop`.
+    /// The worker's own loop, absent where nothing pulses, and while `broker` is there: a loop that waits for its
+    /// broker cannot pulse. In JSON: `loop`.
     pub pulse: Option<Pulse>,
     /// The worker's tasks.
     pub tasks: Tasks,
     /// The stat key, present where one is configured.
     pub stat: Option<Stat>,
+    /// Present while the worker cannot reach where its work comes from.
+    pub broker: Option<Broker>,
     /// The worker program's own version.
     pub version: Option<String>,
 }
@@ -166,7 +169,8 @@ pub struct Nearest {
     pub name: String,
     /// When it started.
     pub since_mono_ms: u64,
-    /// By when it was declared to end; `None` where it has no deadline.
+    /// By when it was declared to end, or since when the process that does it has been stopped or gone
+    /// ([`Task::held_by`](crate::Task::held_by)); `None` where it has no deadline.
     pub due_mono_ms: Option<u64>,
 }
 
@@ -177,6 +181,13 @@ pub struct Stat {
     pub ok_mono_ms: u64,
     /// How many have failed since.
     pub failures: u64,
+}
+
+/// Where the worker's work comes from, while the worker cannot reach it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Since when.
+    pub lost_mono_ms: u64,
 }
 
 /// Why some bytes are not a record.
@@ -263,6 +274,11 @@ impl Record {
             let mut nested = object.object("stat");
             nested.number("ok_mono_ms", stat.ok_mono_ms);
             nested.number("failures", stat.failures);
+            nested.close();
+        }
+        if let Some(broker) = &self.broker {
+            let mut nested = object.object("broker");
+            nested.number("lost_mono_ms", broker.lost_mono_ms);
             nested.close();
         }
         if let Some(version) = &self.version {
@@ -378,6 +394,7 @@ struct Fields {
     pulse: Option<Pulse>,
     tasks: Option<Tasks>,
     stat: Option<Stat>,
+    broker: Option<Broker>,
     version: Option<String>,
 }
 
@@ -410,6 +427,7 @@ impl Fields {
             "loop" => set(&mut self.pulse, "loop", pulse(reader)?)?,
             "tasks" => set(&mut self.tasks, "tasks", tasks(reader)?)?,
             "stat" => set(&mut self.stat, "stat", stat(reader)?)?,
+            "broker" => set(&mut self.broker, "broker", broker(reader)?)?,
             "version" => set(&mut self.version, "version", name(reader, "version")?)?,
             _ => reader.skip()?,
         }
@@ -440,6 +458,7 @@ impl Fields {
             pulse: self.pulse,
             tasks: need(self.tasks, "tasks")?,
             stat: self.stat,
+            broker: self.broker,
             version: self.version,
         };
         match record.impossible() {
@@ -463,6 +482,7 @@ impl Record {
             (nearest.is_some_and(|n| n.since_mono_ms > at), "tasks"),
             (nearest.is_some_and(|n| n.due_mono_ms.is_some_and(|due| due < n.since_mono_ms)), "tasks"),
             (self.stat.is_some_and(|s| s.ok_mono_ms > at), "stat"),
+            (self.broker.is_some_and(|b| b.lost_mono_ms > at), "broker"),
         ];
         faults.into_iter().find_map(|(fault, field)| fault.then_some(field))
     }
@@ -554,6 +574,11 @@ fn pulse(reader: &mut Reader<'_>) -> Result<Pulse, Corrupt> {
 fn stat(reader: &mut Reader<'_>) -> Result<Stat, Corrupt> {
     let [ok_mono_ms, failures] = numbers(reader, "stat", ["ok_mono_ms", "failures"])?;
     Ok(Stat { ok_mono_ms, failures })
+}
+
+fn broker(reader: &mut Reader<'_>) -> Result<Broker, Corrupt> {
+    let [lost_mono_ms] = numbers(reader, "broker", ["lost_mono_ms"])?;
+    Ok(Broker { lost_mono_ms })
 }
 
 fn tasks(reader: &mut Reader<'_>) -> Result<Tasks, Corrupt> {

@@ -44,7 +44,7 @@ pub enum Verdict {
     Wedged,
     /// A task is past its deadline.
     Overdue,
-    /// Alive, but it has not reached its stat key for longer than the promise.
+    /// Alive, but it has not reached its broker or its stat key for longer than the promise.
     CutOff,
     /// None of the above.
     Alive,
@@ -244,6 +244,7 @@ enum Reason<'r> {
     UntilOverdue { what: &'static str, late: u64 },
     Wedged { late: u64, budget: u64 },
     Overdue { name: &'r str, late: u64, budget: u64 },
+    NoBroker { since: u64 },
     CutOff { since: u64, failures: u64 },
     Bare { age: u64 },
     Alive { age: u64, record: &'r Record },
@@ -357,11 +358,21 @@ fn judge_account(record: &Record, now: u64) -> (Verdict, Reason<'_>) {
         let late = now.saturating_sub(due);
         return (Verdict::Overdue, Reason::Overdue { name: &task.name, late, budget });
     }
+    if let Some(broker) = record.broker.filter(|_| is_without_broker(record)) {
+        return (Verdict::CutOff, Reason::NoBroker { since: now.saturating_sub(broker.lost_mono_ms) });
+    }
     if let Some(stat) = record.stat.filter(|stat| at.saturating_sub(stat.ok_mono_ms) > record.promise_ms) {
         let since = now.saturating_sub(stat.ok_mono_ms);
         return (Verdict::CutOff, Reason::CutOff { since, failures: stat.failures });
     }
     (Verdict::Alive, Reason::Alive { age: now.saturating_sub(at), record })
+}
+
+/// Whether, by its own account, the worker had not reached its broker for longer than its promise.
+pub(crate) fn is_without_broker(record: &Record) -> bool {
+    record
+        .broker
+        .is_some_and(|broker| record.at_mono_ms.saturating_sub(broker.lost_mono_ms) > record.promise_ms)
 }
 
 impl fmt::Display for Judgement<'_> {
@@ -398,6 +409,7 @@ impl fmt::Display for Judgement<'_> {
             Reason::Overdue { name, late, budget } => {
                 write!(f, "its task {name:?} was due {} ago (budget {})", Human(late), Human(budget))
             }
+            Reason::NoBroker { since } => write!(f, "it has not reached its broker for {}", Human(since)),
             Reason::CutOff { since, failures } => {
                 write!(f, "it has not reached its stat key for {} ({failures} failures)", Human(since))
             }

@@ -3,19 +3,22 @@
 //! How an answer is carried is the concern of who asks: `router` over HTTP, or an application's own code.
 
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::join_all;
 use shared::config::{Configuration, Detail, Server, Service};
 use shared::hidden::{Hidden, hide};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError, watch};
+use tokio::time;
 
 use super::page::Live;
 use super::starved::Starved;
 use super::view::{Seen, View, Words};
-use super::watched::{Runs, Told, Watched};
+use super::watched::{Asking, Runs, Told, Watched};
 use crate::format::Shown;
 
 /// The subset that is answered without one: the process is up.
@@ -242,9 +245,9 @@ impl Board {
         self.runs.news.subscribe()
     }
 
-    /// Asks the checks of a subset, side by side, where their answers are older than the configuration's `cache` when this is called;
-    /// at the latest after its `timeout` there is an answer. Beside a check that is slow, what another one has answered may be older
-    /// by that. Nothing where there is no such subset.
+    /// Asks the checks of a subset, side by side, where their answers are older than the configuration's `cache`; at the latest after
+    /// its `timeout` there is an answer. What is told was answered for this question, or is younger than `cache` when it is told,
+    /// however long another check takes. Nothing where there is no such subset.
     ///
     /// It needs a tokio runtime with its time enabled to be awaited in.
     pub async fn ask(&self, setup: &Arc<Setup>, subset: &str, words: Words) -> Option<View> {
@@ -258,12 +261,56 @@ impl Board {
         let within = timeout.saturating_sub(SLACK.min(timeout / 4));
         let asked: Vec<_> =
             checks.iter().map(|check| (check, check.ask(&self.runs, cache, within))).collect();
-        let mut seen = Vec::new();
-        // They all run already, to one and the same end: who waits for them one after another waits no longer.
-        for (check, asking) in asked {
-            seen.push(setup.seen(check, check.wait(asking, &self.runs, until).await));
-        }
+        let running = asked.iter().filter(|(_, asking)| !asking.is_kept()).count();
+        let question = Question { cache, within, until, running: watch::Sender::new(running) };
+        let told = asked
+            .into_iter()
+            .map(|(check, asking)| async { setup.seen(check, self.answer(check, asking, &question).await) });
+        let seen = join_all(told).await;
         Some(self.sum_up(View::new(setup, subset, words, seen)))
+    }
+
+    /// The answer of one check of those that a question asks. One that is kept is kept new for as long as others run for it.
+    async fn answer(&self, check: &Arc<Watched>, mut asking: Asking, question: &Question) -> Told {
+        let &Question { cache, within, until, .. } = question;
+        if !asking.is_kept() {
+            let told = check.wait(asking, &self.runs, until).await;
+            question.running.send_modify(|running| *running -= 1);
+            return told;
+        }
+        loop {
+            let told = check.look();
+            let Some(answered) = told.answered.map(|answered| answered.mono) else { return told };
+            let is_new = || answered.elapsed() < cache;
+            // Early enough for the next answer to be there before this one is too old.
+            let most = cache.saturating_sub(told.outcome.took * 2).max(cache / 2);
+            let mut all_ended = question.running.subscribe();
+            tokio::select! {
+                biased;
+                _ = all_ended.wait_for(|running| *running == 0) => if is_new() { return told },
+                () = time::sleep_until((answered + most).into()) => {}
+            }
+            asking = check.ask(&self.runs, most, within);
+            if asking.is_kept() {
+                continue;
+            }
+            let is_hung = asking.is_hung();
+            let still_new = async {
+                // Its sender is the question's.
+                drop(all_ended.wait_for(|running| *running == 0).await);
+                if !is_new() {
+                    pending::<()>().await;
+                }
+            };
+            let next = tokio::select! {
+                biased;
+                next = check.wait(asking, &self.runs, until) => next,
+                () = still_new => return told,
+            };
+            if is_hung || Instant::now() >= until {
+                return next;
+            }
+        }
     }
 
     /// What stands of a subset, without asking. What was not asked lately (see `LATELY`) is unknown.
@@ -284,6 +331,15 @@ impl Board {
     fn sum_up(&self, view: View) -> View {
         if self.fails_anyway(&view.subset) { view.failing() } else { view }
     }
+}
+
+/// What the checks of a subset are asked for one answer.
+struct Question {
+    cache: Duration,
+    within: Duration,
+    until: Instant,
+    /// How many of those that run for it have not ended.
+    running: watch::Sender<usize>,
 }
 
 impl Drop for Board {

@@ -130,8 +130,31 @@ impl Told {
 /// A question that was asked.
 #[derive(Debug)]
 pub struct Asking {
-    running: Option<Running>,
+    from: From,
     ended: watch::Receiver<u64>,
+}
+
+impl Asking {
+    /// Whether its answer is one that stood already, and was new enough.
+    pub fn is_kept(&self) -> bool {
+        matches!(self.from, From::Kept)
+    }
+
+    /// Whether nothing is asked because an earlier run hangs.
+    pub fn is_hung(&self) -> bool {
+        matches!(self.from, From::Hung)
+    }
+}
+
+/// Where an answer comes from.
+#[derive(Debug)]
+enum From {
+    /// A run, to be waited for.
+    Run(Running),
+    /// What stands is new enough.
+    Kept,
+    /// An earlier run hangs beyond its end, which was noted: nothing is sent after it.
+    Hung,
 }
 
 impl Watched {
@@ -165,13 +188,13 @@ impl Watched {
     /// takes its check's own time at most, and no more than `within`.
     pub fn ask(self: &Arc<Self>, runs: &Runs, cache: Duration, within: Duration) -> Asking {
         let ended = self.ended.subscribe();
-        let running = self.running(runs, cache, within);
-        Asking { running, ended }
+        let from = self.running(runs, cache, within);
+        Asking { from, ended }
     }
 
     /// What stands after the answer. Who cannot wait for it any longer at `until` is told that it timed out, whatever stands.
     pub async fn wait(&self, mut asking: Asking, runs: &Runs, until: Instant) -> Told {
-        let Some(running) = asking.running else { return self.look() };
+        let From::Run(running) = asking.from else { return self.look() };
         let ended = asking.ended.wait_for(|number| *number >= running.number);
         if time::timeout_at(until.min(running.end()).into(), ended).await.is_ok() {
             return self.look();
@@ -185,22 +208,21 @@ impl Watched {
         self.look()
     }
 
-    /// The run to wait for: the one that goes on already, or a new one. None where what stands is new enough, and where an
-    /// earlier run hangs beyond its end: nothing is sent after it.
-    fn running(self: &Arc<Self>, runs: &Runs, cache: Duration, within: Duration) -> Option<Running> {
+    /// The run to wait for, where there is one: that which goes on already, or a new one.
+    fn running(self: &Arc<Self>, runs: &Runs, cache: Duration, within: Duration) -> From {
         let now = Moment::now();
         let mut state = self.state();
         let fresh =
             state.answered.is_some_and(|answered| now.mono.saturating_duration_since(answered.mono) < cache);
         match state.running.clone() {
-            Some(running) if now.mono < running.end() => return Some(running),
-            _ if fresh => return None,
+            Some(running) if now.mono < running.end() => return From::Run(running),
+            _ if fresh => return From::Kept,
             Some(running) => {
                 // The run's own answer, where it was not noted yet; and for each question after that one more that it leaves
                 // without any.
                 state.noted = running.number;
                 self.note(&mut state, &self.late(&running), now, runs);
-                return None;
+                return From::Hung;
             }
             None => {}
         }
@@ -212,7 +234,7 @@ impl Watched {
         drop(state);
         let (own, on, run) = (Arc::clone(self), runs.clone(), running.clone());
         runs.runtime.spawn(async move { own.run(run, on).await });
-        Some(running)
+        From::Run(running)
     }
 
     async fn run(self: Arc<Self>, running: Running, runs: Runs) {
@@ -312,6 +334,11 @@ mod tests {
         watched.ask(runs, Duration::ZERO, Duration::MAX)
     }
 
+    fn run(asking: Asking) -> Running {
+        let From::Run(running) = asking.from else { panic!("no run is waited for") };
+        running
+    }
+
     /// As if the run had been begun so much earlier.
     fn age(watched: &Watched, by: Duration) {
         let mut state = watched.state();
@@ -330,7 +357,7 @@ mod tests {
         asked(&watched, &runs);
         age(&watched, 2 * TIMEOUT);
         // Nobody waited for it: the next question finds that it hangs.
-        assert!(asked(&watched, &runs).running.is_none());
+        assert!(matches!(asked(&watched, &runs).from, From::Hung));
         assert_eq!(last(&watched), (Status::Fail, 2));
         let mut ended = watched.ended.subscribe();
         let ended =
@@ -345,13 +372,13 @@ mod tests {
         let (watched, runs, _idle) = watched();
         let mut asking = asked(&watched, &runs);
         age(&watched, 2 * TIMEOUT);
-        asking.running = watched.state().running.clone();
+        asking.from = From::Run(watched.state().running.clone().unwrap());
         // The server's answers have a runtime of their own.
         let answers = Builder::new_current_thread().enable_all().build().unwrap();
         let told = answers.block_on(watched.wait(asking, &runs, Instant::now()));
         assert_eq!((told.outcome.status, last(&watched)), (Status::Pass, (Status::Fail, 2)));
         for runs_so_far in 3..5 {
-            assert!(asked(&watched, &runs).running.is_none());
+            assert!(matches!(asked(&watched, &runs).from, From::Hung));
             assert_eq!(
                 (watched.look().outcome.status, last(&watched)),
                 (Status::Fail, (Status::Fail, runs_so_far))
@@ -377,7 +404,7 @@ mod tests {
     #[test]
     fn a_run_that_had_no_turn_until_its_deadline_is_unknown_where_this_process_did_not_run() {
         let (watched, runs, _idle) = watched();
-        let mut running = asked(&watched, &runs).running.unwrap();
+        let mut running = run(asked(&watched, &runs));
         let reason = Some(TIMED_OUT.to_owned());
         // Its own time began when it had its turn.
         let failed = Outcome { status: Status::Fail, reason, took: Duration::ZERO, ..watched.look().outcome };
@@ -395,7 +422,7 @@ mod tests {
     fn no_run_takes_longer_than_who_asks_can_wait() {
         let (watched, runs, _idle) = watched();
         let within = Duration::from_millis(10);
-        let running = watched.ask(&runs, Duration::ZERO, within).running.unwrap();
+        let running = run(watched.ask(&runs, Duration::ZERO, within));
         assert_eq!((running.within, watched.late(&running).took), (within, within));
     }
 

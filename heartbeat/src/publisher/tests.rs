@@ -102,6 +102,96 @@ fn a_loop_that_stands_is_wedged_with_the_first_look_after_its_budget() {
 }
 
 #[test]
+fn a_loop_is_not_judged_while_the_broker_is_lost_and_has_that_time_back() {
+    let mut publisher = publisher(Phase::Running);
+    pulsed(&publisher, 501);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Wedged);
+    publisher.shared.broker_lost();
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+    assert_eq!(publisher.record.pulse, None);
+    assert_eq!(publisher.live_mono_ms, publisher.record.at_mono_ms);
+    let first = publisher.record.broker;
+    std::thread::sleep(Duration::from_millis(2));
+    publisher.shared.broker_lost();
+    publisher.look();
+    assert_eq!(publisher.record.broker, first, "the first moment counts");
+    // As if it had been lost for a minute, 100 ms after the last pulse.
+    pulsed(&publisher, 60_100);
+    let lost_ms = clock::mono_ms() - 60_000;
+    publisher.shared.state().broker_lost_ms = Some(lost_ms);
+    publisher.shared.broker_back();
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+    assert_eq!(publisher.record.broker, None);
+    let left = publisher.record.pulse.unwrap().due_mono_ms.saturating_sub(clock::mono_ms());
+    assert!((200..=402).contains(&left), "{left} ms are left of 400");
+    // It counts from then on.
+    publisher.shared.broker_back();
+    pulsed(&publisher, 501);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Wedged);
+}
+
+#[test]
+fn a_broker_that_is_lost_for_longer_than_the_promise_cuts_a_worker_off_at_that_moment() {
+    let mut publisher = publisher(Phase::Running);
+    publisher.shared.broker_lost();
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+    let lost_ms = publisher.record.broker.unwrap().lost_mono_ms;
+    publisher.next_beat_ms = u64::MAX;
+    assert_eq!(publisher.wake_at_ms(), lost_ms + PROMISE_MS + 1);
+    publisher.shared.state().broker_lost_ms = Some(clock::mono_ms() - PROMISE_MS - 1);
+    publisher.next_beat_ms = 0;
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::CutOff);
+    // Live: an mtime tells so too. Tasks are judged as ever.
+    assert_eq!(publisher.live_mono_ms, publisher.record.at_mono_ms);
+    let now = clock::mono_ms();
+    let _task = publisher.shared.tasks.start("job", now - 2, Some(now - 1));
+    publisher.next_beat_ms = 0;
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Overdue);
+}
+
+#[test]
+fn time_in_which_the_process_could_not_run_is_no_outage_of_the_broker() {
+    let mut publisher = publisher(Phase::Running);
+    let lost_ms = clock::mono_ms() - 2_001;
+    publisher.shared.state().broker_lost_ms = Some(lost_ms);
+    publisher.stall(2_000);
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Alive);
+    assert!(publisher.record.broker.unwrap().lost_mono_ms >= lost_ms + 2_000);
+}
+
+#[test]
+fn a_start_that_waits_for_its_broker_is_not_overdue_and_has_that_time_back() {
+    let mut publisher = publisher(Phase::Starting { until_ms: clock::mono_ms() + 50 });
+    publisher.shared.broker_lost();
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Starting);
+    assert_eq!(publisher.record.until_mono_ms, None);
+    publisher.shared.state().broker_lost_ms = Some(clock::mono_ms() - PROMISE_MS);
+    publisher.next_beat_ms = 0;
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Starting);
+    publisher.shared.broker_back();
+    assert_eq!(publisher.verdict_after_a_turn(), Verdict::Starting);
+    assert!(publisher.record.until_mono_ms.unwrap() > clock::mono_ms() + PROMISE_MS / 2);
+}
+
+#[test]
+fn a_holder_that_is_no_more_is_looked_at_with_each_beat_and_at_the_moment_when_it_counts() {
+    let mut publisher = publisher(Phase::Running);
+    let task = publisher.shared.tasks.start("job", clock::mono_ms(), None);
+    publisher.look();
+    assert_eq!((publisher.next_holders_ms, publisher.holder_due_ms), (0, None));
+    // More than any pid can be.
+    task.held_by(0x7fff_fffe);
+    publisher.look();
+    let due = publisher.holder_due_ms.expect("a moment when it counts");
+    assert!(publisher.next_holders_ms <= due);
+    publisher.next_beat_ms = u64::MAX;
+    assert_eq!(publisher.wake_at_ms(), due + 1);
+    drop(task);
+    publisher.look();
+    assert_eq!(publisher.holder_due_ms, None);
+}
+
+#[test]
 fn a_beat_that_is_not_made_is_no_word_of_a_file_that_can_be_written_again() {
     let mut publisher = publisher(Phase::Running);
     publisher.tell(Err(Failure::System(std::io::ErrorKind::StorageFull.into())));

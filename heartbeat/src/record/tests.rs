@@ -38,6 +38,7 @@ pub fn full() -> Record {
             }),
         },
         stat: Some(Stat { ok_mono_ms: 999_000, failures: 5 }),
+        broker: Some(Broker { lost_mono_ms: 998_000 }),
         version: Some("2.4.1".to_owned()),
     }
 }
@@ -51,6 +52,7 @@ pub fn least() -> Record {
         pulse: None,
         tasks: Tasks::default(),
         stat: None,
+        broker: None,
         version: None,
         ..full()
     }
@@ -102,6 +104,9 @@ fn oracle(record: &Record) -> Map<String, Value> {
     }
     if let Some(stat) = record.stat {
         object["stat"] = json!({"ok_mono_ms": stat.ok_mono_ms, "failures": stat.failures});
+    }
+    if let Some(broker) = record.broker {
+        object["broker"] = json!({"lost_mono_ms": broker.lost_mono_ms});
     }
     if let Some(version) = &record.version {
         object["version"] = version.as_str().into();
@@ -186,7 +191,9 @@ pub fn any_record() -> BoxedStrategy<Record> {
     let accounts = moments.prop_flat_map(|at| {
         let stat = proptest::option::of((up_to(at), any::<u64>()));
         let stat = stat.prop_map(|stat| stat.map(|(ok_mono_ms, failures)| Stat { ok_mono_ms, failures }));
-        (Just(at), pulse_strategy(at), tasks_strategy(at), stat)
+        let broker = proptest::option::of(up_to(at));
+        let broker = broker.prop_map(|lost| lost.map(|lost_mono_ms| Broker { lost_mono_ms }));
+        (Just(at), pulse_strategy(at), tasks_strategy(at), stat, broker)
     });
     let times = (1..=u64::MAX, any::<u64>(), 1_u64..100_000, prop_oneof![0_u64..100_000, any::<u64>()]);
     let rest = (select(&Status::ALL[..]), any::<Option<u64>>(), proptest::option::of(name_strategy()));
@@ -211,6 +218,7 @@ pub fn any_record() -> BoxedStrategy<Record> {
             pulse: accounts.1,
             tasks: accounts.2,
             stat: accounts.3,
+            broker: accounts.4,
             version: rest.2,
         })
         .boxed()
@@ -278,7 +286,7 @@ proptest! {
     ) {
         let mut members = oracle(&record);
         for (number, value) in unknown.into_iter().enumerate() {
-            for nested in ["loop", "tasks", "stat"] {
+            for nested in ["loop", "tasks", "stat", "broker"] {
                 if let Some(Value::Object(nested)) = members.get_mut(nested) {
                     nested.insert(format!("x{number}"), value.clone());
                 }
@@ -326,7 +334,8 @@ fn the_format_does_not_drift() {
         r#""status":"draining","until_mono_ms":1060000,"#,
         r#""loop":{"pulsed_mono_ms":999500,"due_mono_ms":1029500},"#,
         r#""tasks":{"running":2,"done":11,"failed":3,"name":"resize","since_mono_ms":990000,"#,
-        r#""due_mono_ms":1050000},"stat":{"ok_mono_ms":999000,"failures":5},"version":"2.4.1"}"#,
+        r#""due_mono_ms":1050000},"stat":{"ok_mono_ms":999000,"failures":5},"#,
+        r#""broker":{"lost_mono_ms":998000},"version":"2.4.1"}"#,
         "\n"
     );
     assert_eq!(String::from_utf8(line(&full())).unwrap(), golden);
@@ -392,7 +401,7 @@ fn a_record_with_any_byte_changed_is_refused_or_still_possible() {
 
 #[test]
 fn each_field_that_a_record_must_have_is_missed() {
-    let optional = ["until_mono_ms", "loop", "stat", "version"];
+    let optional = ["until_mono_ms", "loop", "stat", "broker", "version"];
     for key in oracle(&full()).keys() {
         let mut members = oracle(&full());
         members.remove(key);
@@ -407,6 +416,7 @@ fn each_field_that_a_record_must_have_is_missed() {
         ("loop", vec!["pulsed_mono_ms", "due_mono_ms"]),
         ("tasks", vec!["running", "done", "failed", "name", "since_mono_ms"]),
         ("stat", vec!["ok_mono_ms", "failures"]),
+        ("broker", vec!["lost_mono_ms"]),
     ];
     for (object, keys) in nested {
         for key in keys {
@@ -522,6 +532,7 @@ fn what_no_worker_can_have_written_is_refused_on_each_side_of_its_border() {
         ),
         ("tasks", r#"{"running":9,"done":0,"failed":0}"#.to_owned()),
         ("stat", format!(r#"{{"ok_mono_ms":{at},"failures":0}}"#)),
+        ("broker", format!(r#"{{"lost_mono_ms":{at}}}"#)),
     ];
     for (key, text) in good {
         assert!(Record::parse(with_text(key, &text).as_bytes()).is_ok(), "{key} {text}");
@@ -541,6 +552,7 @@ fn what_no_worker_can_have_written_is_refused_on_each_side_of_its_border() {
         ("tasks", r#"{"running":0,"done":0,"failed":0,"name":"a","since_mono_ms":5}"#.to_owned()),
         ("tasks", r#"{"running":1,"done":0,"failed":0,"due_mono_ms":5}"#.to_owned()),
         ("stat", format!(r#"{{"ok_mono_ms":{later},"failures":0}}"#)),
+        ("broker", format!(r#"{{"lost_mono_ms":{later}}}"#)),
     ];
     for (key, text) in bad {
         let read = Record::parse(with_text(key, &text).as_bytes());

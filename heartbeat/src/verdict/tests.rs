@@ -6,7 +6,7 @@ use proptest::sample::select;
 use super::*;
 use crate::json::Syntax;
 use crate::record::tests::{any_record, full, least};
-use crate::record::{Nearest, Pulse, Stat};
+use crate::record::{Broker, Nearest, Pulse, Stat};
 
 const NOW: u64 = 1_000_000;
 const BOOT: &str = "c0ffee00-0000-4000-8000-000000000001";
@@ -63,7 +63,7 @@ const FROM_AHEAD: &str = "there is no record in it: it was made 2.1 s from now";
 const OTHER_BOOT: &str = "it is a record of another boot";
 
 /// All faults that a record can have, in the order of the rules.
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault {
         verdict: Verdict::Corrupt,
         reason: FROM_AHEAD,
@@ -158,6 +158,12 @@ const FAULTS: [Fault; 15] = [
     },
     Fault {
         verdict: Verdict::CutOff,
+        reason: "it has not reached its broker for 31 s",
+        worker: |record| record.broker = Some(Broker { lost_mono_ms: NOW - 31_000 }),
+        machine: as_it_is,
+    },
+    Fault {
+        verdict: Verdict::CutOff,
         reason: "it has not reached its stat key for 31 s (7 failures)",
         worker: |record| record.stat = Some(Stat { ok_mono_ms: NOW - 31_000, failures: 7 }),
         machine: as_it_is,
@@ -200,6 +206,7 @@ fn of_any_two_faults_the_earlier_rule_decides() {
             (earlier.worker)(&mut record);
             (earlier.machine)(&mut machine);
             let judged = judged(&record, &machine);
+            assert!(earlier.verdict != Verdict::CutOff || judged.1 == earlier.reason, "{}", judged.1);
             assert_eq!(
                 judged.0, earlier.verdict,
                 "{} before {}: {}",
@@ -208,7 +215,7 @@ fn of_any_two_faults_the_earlier_rule_decides() {
             pairs += 1;
         }
     }
-    assert_eq!(pairs, 104);
+    assert_eq!(pairs, 119);
 }
 
 #[test]
@@ -380,6 +387,14 @@ fn a_worker_is_cut_off_only_after_its_whole_promise() {
     assert_eq!(verdict(&record, &machine()), Verdict::CutOff);
     record.stat = None;
     assert_eq!(verdict(&record, &machine()), Verdict::Alive);
+    record.broker = Some(Broker { lost_mono_ms: NOW - 30_000 });
+    assert_eq!(verdict(&record, &machine()), Verdict::Alive);
+    // What has passed since the beat may have been mended since.
+    assert_eq!(verdict(&record, &later(30_000)), Verdict::Alive);
+    record.broker = Some(Broker { lost_mono_ms: NOW - 30_001 });
+    assert_eq!(verdict(&record, &machine()), Verdict::CutOff);
+    let machine = later(5_000);
+    assert_eq!(judged(&record, &machine).1, "it has not reached its broker for 35 s");
 }
 
 #[test]
@@ -576,7 +591,8 @@ proptest! {
         let verdict = judge(Evidence::Record(&record), &machine, None).verdict;
         prop_assert_eq!(verdict.live(), Some(true), "{}", verdict);
         if matches!(record.status, Status::Idle | Status::Busy) && record.stat.is_none() {
-            prop_assert_eq!(verdict, Verdict::Alive);
+            let reached = record.broker.is_none_or(|broker| record.at_mono_ms - broker.lost_mono_ms <= record.promise_ms);
+            prop_assert_eq!(verdict, if reached { Verdict::Alive } else { Verdict::CutOff });
         }
     }
 
@@ -592,6 +608,7 @@ proptest! {
             [wild[0], wild[1], wild[2], wild[3]];
         impossible.pulse = Some(Pulse { pulsed_mono_ms: wild[4], due_mono_ms: wild[5] });
         impossible.stat = Some(Stat { ok_mono_ms: wild[6], failures: wild[7] });
+        impossible.broker = Some(Broker { lost_mono_ms: wild[6] });
         for record in [&record, &impossible] {
             let machine = Machine { now_mono_ms: now, boot: &boot, pid_ns, process };
             let judgement = judge(Evidence::Record(record), &machine, max_age);

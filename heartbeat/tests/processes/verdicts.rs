@@ -29,6 +29,8 @@ pub fn trials() -> Vec<Trial> {
         trial!(a_task_within_its_deadline_is_never_called_dead),
         trial!(a_task_past_its_deadline_is_told_within_100_ms),
         trial!(the_task_whose_deadline_is_nearest_is_named),
+        trial!(a_task_is_overdue_once_the_process_that_does_it_is_stopped_and_no_more_once_it_goes_on),
+        trial!(a_worker_without_its_broker_is_never_wedged_and_cut_off_once_its_promise_has_passed),
         trial!(a_start_past_its_deadline_is_overdue_until_it_is_ready),
         trial!(a_drain_past_its_deadline_is_overdue_and_one_without_never),
         trial!(a_worker_without_loop_and_tasks_is_idle_and_alive),
@@ -265,6 +267,50 @@ fn the_task_whose_deadline_is_nearest_is_named() {
     }
     let tasks = record(&path).tasks;
     assert_eq!((tasks.done, tasks.failed, tasks.nearest), (4, 0, None));
+}
+
+fn a_task_is_overdue_once_the_process_that_does_it_is_stopped_and_no_more_once_it_goes_on() {
+    let (_folder, path) = place();
+    let mut worker = Worker::beating(&path);
+    let holder = Worker::spawn();
+    worker.make("task resize 3600000");
+    worker.make(&format!("held {}", holder.pid()));
+    let due = |path: &Path| until("the task is published", || record(path).tasks.nearest?.due_mono_ms);
+    let declared = due(&path);
+    holder.signal(Signal::SIGSTOP);
+    holder.wait_stopped();
+    let stopped_from = next_beat(&path).at_mono_ms;
+    let seen = watched(&path, |record| record.tasks.nearest.as_ref().unwrap().due_mono_ms < Some(declared));
+    assert_eq!(seen.first(), Some(&Verdict::Alive), "only after its grace");
+    let (told, since) = (record(&path).at_mono_ms, due(&path));
+    assert!(since.abs_diff(stopped_from) < 1_000, "due at {since}, stopped by {stopped_from}");
+    assert!(told > since + 5_000, "due since {since}, told at {told}");
+    until_verdict(&path, Verdict::Overdue);
+    holder.signal(Signal::SIGCONT);
+    until_verdict(&path, Verdict::Alive);
+    assert_eq!(due(&path), declared);
+    worker.make("end");
+}
+
+fn a_worker_without_its_broker_is_never_wedged_and_cut_off_once_its_promise_has_passed() {
+    let (_folder, path) = place();
+    let mut worker = Worker::beating_with(&path, "promise=400 budget=100");
+    worker.make("pulse");
+    worker.make("lost");
+    let seen = watched(&path, |record| {
+        record.broker.is_some_and(|lost| record.at_mono_ms > lost.lost_mono_ms + 600)
+    });
+    assert_eq!(seen, [Verdict::Alive, Verdict::CutOff]);
+    assert!(judged(&path).1.starts_with("it has not reached its broker for "), "{}", judged(&path).1);
+    // Its mtime tells that it is live.
+    let beat = next_beat(&path).at_unix_ms;
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let modified = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    assert!(modified + 1_000 > beat.into(), "{modified} and {beat}");
+    worker.make("back");
+    until_verdict(&path, Verdict::Alive);
+    // From now on the loop counts.
+    until_verdict(&path, Verdict::Wedged);
 }
 
 fn a_start_past_its_deadline_is_overdue_until_it_is_ready() {

@@ -6,6 +6,8 @@
 //! | `pulse [MS]` | a pulse, with its own budget |
 //! | `turn MS` | from now on a thread pulses every MS |
 //! | `task NAME [MS]`, `end`, `fail` | starts a task, ends the last one |
+//! | `held PID` | another process does the last task's work |
+//! | `lost`, `back` | the broker is |
 //! | `ready`, `drain [MS]`, `stop`, `drop`, `leak` | the handle's own |
 //! | `counters`, `error`, `status`, `pid` | tells |
 //! | `umask OCTAL`, `unshare`, `mount DIR`, `remount DIR ro\|rw` | prepares |
@@ -212,6 +214,9 @@ impl State {
             ["task", name, ms] => self.tasks.push(self.heartbeat().task(name, millis(ms))),
             ["end"] => self.tasks.pop().unwrap().done(),
             ["fail"] => self.tasks.pop().unwrap().fail(),
+            ["held", pid] => self.tasks.last().unwrap().held_by(pid.parse().unwrap()),
+            ["lost"] => self.heartbeat().broker_lost(),
+            ["back"] => self.heartbeat().broker_back(),
             ["ready"] => self.heartbeat().ready(),
             ["drain"] => self.heartbeat().drain(None),
             ["drain", ms] => self.heartbeat().drain(millis(ms)),
