@@ -3,8 +3,8 @@
 The convention, for whoever writes a page:
 
 * Every fenced block names its language. `sh` and `console` blocks are run by bash, each in a fresh folder, with the debug
-  builds of `checker` and `heartbeat` first in PATH and `$HEARTBEAT_FILE` in that folder. Where a block calls `cargo`, the
-  folder is the repository itself.
+  builds of `checker` and `heartbeat` first in PATH and `$HEARTBEAT_FILE` in that folder. Where a block calls `cargo` or
+  `make`, the folder is the repository itself.
 * `sh`: all of it must end with status 0.
 * `console`: lines that begin with `$ ` are commands (continued on the next line after a backslash); the lines below each are
   exactly what it prints, standard error included, `…` standing for anything within the line, or for any lines where it is

@@ -1,7 +1,9 @@
 """Real Django-Q2 clusters that beat, each broken in one way, and watched without a pause by the real checker."""
 
 import fcntl
+import json
 import os
+import re
 import signal
 
 import pytest
@@ -57,9 +59,9 @@ def test_a_cluster_is_told_from_its_start_to_its_clean_end(site, broker):
         assert (record["cluster"], record["queues"], record["pid"]) == ("shop", ["shop"], cluster.sentinel)
         assert (record["status"], record["tasks"]["running"]) == ("idle", 0)
 
-        shop.send("'django_q_site.fail', 'S3cret'", *["'django_q_site.work'"] * 20, "bound(0.0), number=1", "'django_q_site.work', 8, 2")
-        shop.has_begun(2)
-        until(lambda: told(shop, done=21, failed=1, running=1), what=lambda: harness.record(shop.file))
+        shop.send("'django_q_site.fail', 'S3cret'", *["'django_q_site.work'"] * 20, "bound('S3cret', seconds=8, number=1)")
+        shop.has_begun(1)
+        until(lambda: told(shop, done=20, failed=1, running=1), what=lambda: harness.record(shop.file))
         busy = harness.record(shop.file)
         assert busy["status"] == "busy", busy
         task = busy["tasks"]
@@ -242,6 +244,16 @@ def test_a_task_of_a_cluster_without_a_timeout_has_the_deadline_of_the_settings_
         watched.until("alive")
 
 
+def test_a_drain_has_the_deadline_of_the_settings(site):
+    shop = site(drain_deadline=2)
+    with Watched(shop.file) as watched:
+        cluster = shop.cluster().running()
+        shop.begin("'django_q_site.work', 60")
+        cluster.terminate()
+        watched.until("draining")
+        watched.until("drain overdue")
+
+
 def test_a_guard_that_turns_no_more_is_wedged(site):
     shop = site(loop_budget=2)
     with Watched(shop.file) as watched:
@@ -303,19 +315,19 @@ def test_a_database_that_is_gone_makes_a_cluster_with_its_broker_there_cut_off_a
         shop.cluster().running()
         watched.until("alive")
         since = watched.now()
-        members = list(harness.session_members(server.pid))
+        # First the one that would start others; each of its processes has a session of its own.
+        frozen = [server.pid] if fault == "frozen" else []
         if fault == "killed":
             server.kill()
-        else:
-            for pid in members:
-                os.kill(pid, signal.SIGSTOP)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+            frozen += clusters.children(pid)
         watched.until("cut off", timeout=50)
         time_to_err(watched)
         if fault == "killed":
             server.restart()
-        else:
-            for pid in members:
-                os.kill(pid, signal.SIGCONT)
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
         watched.until("alive", timeout=50)
         shop.begin("'django_q_site.work'")
         assert not watched.dead(since)
@@ -342,14 +354,27 @@ def test_a_cluster_whose_beat_file_cannot_be_written_works(site, tmp_path):
     shop.begin("'django_q_site.work'")
 
 
-def test_an_alternative_cluster_has_settings_of_its_own(site, tmp_path):
-    other = {"file": str(tmp_path / "mail"), "interval": 0.2}
-    shop = site(q={"ALT_CLUSTERS": {"mail": {"timeout": 30, "heartbeat": other}}})
-    shop.cluster().running()
-    shop.cluster(Q_CLUSTER_NAME="mail").running()
-    until(lambda: harness.verdict(shop.file).passes and harness.verdict(tmp_path / "mail").passes)
-    records = [harness.record(file) for file in (shop.file, tmp_path / "mail")]
+def test_a_cluster_that_has_what_the_documentation_shows_starts(site, tmp_path):
+    page = (harness.REPOSITORY / "heartbeat" / "python" / "README.md").read_text()
+    app, settings = (
+        re.search(rf"<!-- django-q: {name} -->\n```python\n(.*?)```", page, re.S)[1] for name in ("app", "settings")
+    )
+    shown = {}
+    exec(app + settings, shown)
+    assert shown["INSTALLED_APPS"] == ["django_q", "heartbeat.django_q"]
+    # Nothing of it is this machine's.
+    moved = json.loads(json.dumps(shown["Q_CLUSTER"]).replace("/run/shop", str(tmp_path)))
+    own = site().site["q"]["redis"]
+    moved["redis"] = moved["heartbeat"]["redis"] = own
+    shop = site(q=moved)
+    with Watched(tmp_path / "beat") as first, Watched(tmp_path / "beat-mail") as second:
+        shop.cluster()
+        shop.cluster(Q_CLUSTER_NAME="mail")
+        first.until("alive")
+        second.until("alive")
+    records = [harness.record(tmp_path / name) for name in ("beat", "beat-mail")]
     assert [(record["cluster"], record["queues"]) for record in records] == [("shop", ["shop"]), ("shop", ["mail"])]
+    assert ["stat" in record for record in records] == [True, False]
 
 
 def test_settings_that_cannot_be_keep_a_cluster_from_starting(site):
