@@ -94,7 +94,7 @@ def throughput(pool, rounds, tasks):
                 templates[name] = templates[name].replace(f"template-{worker.queue}".encode(), worker.queue.encode())
                 line.burst(worker.queue, templates[name], tasks)
             assert harness.verdict(Path(folder) / "beat").name == "alive"
-            wall, processor, seconds = [], [], {"with": [], "without": []}
+            wall, processor, seconds, of_processor = [], [], {"with": [], "without": []}, []
             for turn in range(rounds):
                 took, spent = {}, {}
                 for name in ("with", "without") if turn % 2 else ("without", "with"):
@@ -105,6 +105,7 @@ def throughput(pool, rounds, tasks):
                     seconds[name].append(took[name])
                 wall.append(took["with"] / took["without"])
                 processor.append(spent["with"] / spent["without"])
+                of_processor.append(spent["without"] / tasks * 1e3)
         finally:
             for worker in workers.values():
                 worker.end()
@@ -112,7 +113,7 @@ def throughput(pool, rounds, tasks):
     rate = {name: tasks / statistics.median(each) for name, each in seconds.items()}
     print(
         f"{pool:8} {rate['without']:6.0f} tasks/s without, {rate['with']:6.0f} with; a burst takes {middle(wall)}, and {middle(processor)}"
-        f" of processor time (medians of {rounds} pairs of {tasks} tasks, and their standard errors)",
+        f" of processor time, {statistics.median(of_processor):.2f} ms a task without (medians of {rounds} pairs of {tasks} tasks, and their standard errors)",
         flush=True,
     )
 
