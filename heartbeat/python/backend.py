@@ -97,9 +97,9 @@ def _cargo_build(arguments: str, with_commands: bool) -> list[dict[str, Any]]:
     """Runs cargo once for all; gives what it has built."""
     words = shlex.split(arguments)
     if "--workspace" not in words:
-        crates = [path.parent for path in (HERE / "Cargo.toml", *HERE.glob("*/Cargo.toml"))]
-        words += [word for crate in crates for word in ("--package", crate.as_uri())]
-        words += [word for crate in COMMANDS.values() if with_commands for word in ("--package", crate)]
+        crates = [_name(manifest) for manifest in (HERE / "Cargo.toml", *HERE.glob("*/Cargo.toml"))]
+        crates += COMMANDS.values() if with_commands else ()
+        words += [word for crate in crates for word in ("--package", crate)]
     command = [_cargo(), *words, "--message-format", "json-render-diagnostics"]
     print("Running", shlex.join(command), flush=True)
     # There, because cargo reads .cargo/config.toml above the folder that it is run in.
@@ -108,6 +108,10 @@ def _cargo_build(arguments: str, with_commands: bool) -> list[dict[str, Any]]:
         raise SystemExit(f"cargo could not build the package: exit status {done.returncode}")
     messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return [message for message in messages if message["reason"] == "compiler-artifact" and not message["profile"]["test"]]
+
+
+def _name(manifest: Path) -> str:
+    return next(line for line in manifest.read_text().splitlines() if line.startswith("name = ")).split('"')[1]
 
 
 def _cargo() -> str:

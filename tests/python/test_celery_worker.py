@@ -86,7 +86,7 @@ def worker(start, tmp_path, broker):
     return begin
 
 
-@pytest.mark.parametrize(("transport", "pool"), [*product(["redis"], POOLS), ("rabbitmq", "prefork"), ("rabbitmq", "threads")])
+@pytest.mark.parametrize(("transport", "pool"), [*product(["redis"], POOLS), ("rabbitmq", "prefork")])
 def test_a_worker_shows_its_queues_and_its_tasks_and_drains(worker, request, pool, transport):
     url = request.getfixturevalue("broker" if transport == "redis" else "rabbitmq").url
     one = worker(url, pool=pool, heartbeat_drain_deadline=60).ready()
@@ -136,6 +136,22 @@ def test_a_child_that_is_stopped_in_a_task_is_told_before_any_deadline_and_forgi
     until(lambda: one.tasks["running"] == 1)
     os.kill(child, signal.SIGSTOP)
     one.is_always(3, "alive")
+    one.becomes("overdue", "alive")
+    os.kill(child, signal.SIGCONT)
+    one.becomes("alive", "overdue")
+    until(lambda: one.tasks["running"] == 0)
+
+
+def test_a_child_that_is_stopped_before_it_can_accept_a_task_is_told_too(worker, tmp_path):
+    one = worker().ready()
+    mark = tmp_path / "mark"
+    one.send("nap", 0, str(mark))
+    until(mark.exists)
+    until(lambda: one.tasks["done"] == 1)
+    child = int(mark.read_text())
+    os.kill(child, signal.SIGSTOP)
+    one.is_always(2, "alive")
+    one.send("nap", 1)
     one.becomes("overdue", "alive")
     os.kill(child, signal.SIGCONT)
     one.becomes("alive", "overdue")

@@ -6,9 +6,6 @@ configuration (``heartbeat_file``, …), then the environment (``HEARTBEAT_FILE`
 Nothing here talks to the broker or writes a file: that is the publisher's, whose thread needs no interpreter.
 """
 
-# Celery has no types.
-# mypy: disable-error-code="import-untyped"
-
 from __future__ import annotations
 
 import os
@@ -62,7 +59,7 @@ ELSEWHERE = 10.0
 _now = time.monotonic
 
 
-class LivenessProbe(bootsteps.StartStopStep):  # type: ignore[misc]
+class LivenessProbe(bootsteps.StartStopStep):
     """The worker's bootstep. One worker has one; pool children have none."""
 
     requires = ("celery.worker.components:Timer",)
@@ -128,6 +125,9 @@ class _Probe:
         #: By the task's id: its guard, its deadline from its start, when it started, its name and its child.
         self.running: dict[str, _Running] = {}
         self.suspended = False
+        #: By its id: a task that was given to a child which has not accepted it, and its guard where that child is stopped.
+        self.waiting: dict[str, _Running | None] = {}
+        self.next_look = 0.0
         self.draining = False
         self.timer_entry: Any = None
         self.watch.on_lost = self._suspend
@@ -168,6 +168,9 @@ class _Probe:
             self._resume()
         if self.running:
             self._forget_the_ended()
+        if self.ends_need_the_loop and self.in_children and _now() >= self.next_look:
+            self.next_look = _now() + 1.0
+            self._look_at_what_waits()
 
     # The tasks.
 
@@ -227,6 +230,26 @@ class _Probe:
                 guard.missing += 1
                 if guard.missing > 1:
                     self._ended(task_id, guard, True)
+
+    def _look_at_what_waits(self) -> None:
+        """A child that is stopped accepts nothing, so what it has been given since never begins."""
+        given = {}
+        for request in tuple(self.worker.state.reserved_requests):
+            result = None if request.id in self.running or request._apply_result is None else request._apply_result()
+            child = getattr(result, "_write_to", None) or getattr(result, "_scheduled_for", None)
+            if child is not None:
+                given[request.id] = (request.name, child.pid)
+        for task_id, (name, pid) in given.items():
+            # Not at first sight: a child needs a moment to accept it.
+            if task_id in self.waiting and self.waiting[task_id] is None and _is_stopped(pid):
+                guard = self.waiting[task_id] = _Running(name, None)
+                guard.pid = pid
+                guard.begin(self.heartbeat)
+            self.waiting.setdefault(task_id, None)
+        for task_id in self.waiting.keys() - given.keys():
+            guard_or_none = self.waiting.pop(task_id)
+            if guard_or_none is not None:
+                guard_or_none.put_off()
 
     def _suspend(self) -> None:
         """While the loop waits for its broker nobody knows which tasks would have ended, so their deadlines wait too.
@@ -585,6 +608,14 @@ def _stop(heartbeat: Heartbeat) -> None:
 
 def _is_prefork(pool: Any) -> bool:
     return type(pool).__module__ == "celery.concurrency.prefork" or hasattr(getattr(pool, "_pool", None), "_poolctrl")
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
 
 
 def _native(module: str) -> Any:
