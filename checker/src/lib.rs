@@ -27,6 +27,10 @@ mod stream;
 pub mod watch;
 mod worker;
 
+#[cfg(feature = "run")]
+pub use format::Format;
+#[cfg(feature = "run")]
+pub use run::{Once, Told};
 #[cfg(feature = "serve")]
 pub use serve::router;
 #[cfg(feature = "serve")]

@@ -3,6 +3,7 @@
 //! Arguments in, report out; the configuration and the run itself are `shared::config` and `shared::runner`. What happened to
 //! a check that did not pass goes to standard error, without the configuration's secrets.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -122,8 +123,54 @@ fn runtime(checks: usize) -> std::io::Result<Runtime> {
 
 /// One line of the log for what is not for everyone.
 fn log(outcome: &Outcome) {
-    if let (Some(reason), Some(source)) = (&outcome.reason, &outcome.source) {
-        stream::log(&format!("{}: {reason}: {source}", outcome.name));
+    if let Some(line) = line(outcome) {
+        stream::log(&line);
+    }
+}
+
+fn line(outcome: &Outcome) -> Option<String> {
+    let (reason, source) = (outcome.reason.as_ref()?, outcome.source.as_ref()?);
+    Some(format!("{}: {reason}: {source}", outcome.name))
+}
+
+/// A subset asked once by a program of one's own, which goes on afterwards: what `checker run` would tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Once<'o> {
+    /// The subset's name, in the report.
+    pub subset: &'o str,
+    /// What a warning counts for.
+    pub warnings: Warnings,
+    /// How the report is shown.
+    pub format: Format,
+    /// How long it may take. As with the command, checks are cut off shortly before.
+    pub timeout: Duration,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// How the command would end.
+    pub exit: Exit,
+    /// The report, for standard output.
+    pub shown: String,
+    /// For the log alone: what happened to each check that did not pass. Without the secrets that are hidden
+    /// (`shared::hidden`).
+    pub log: Vec<String>,
+}
+
+impl Once<'_> {
+    /// Asks the checks of the subset, side by side, and waits on this thread, which must be none of a runtime's.
+    ///
+    /// An error says that no thread can be started.
+    pub fn ask(&self, checks: &[Arc<Named>]) -> io::Result<Told> {
+        let until = Instant::now() + self.timeout.saturating_sub(MARGIN.min(self.timeout * 3 / 10));
+        let runtime = runtime(checks.len())?;
+        let report = runner::run(runtime.handle(), checks, until);
+        runtime.shutdown_timeout(LEAVING.min(self.timeout / 10));
+        let log =
+            report.outcomes.iter().filter_map(line).map(|line| hidden::without_secrets(&line)).collect();
+        let exit = self.format.report_exit(&report, self.warnings);
+        Ok(Told { exit, shown: self.format.report(self.subset, &report, self.warnings), log })
     }
 }
 

@@ -10,6 +10,7 @@ Settings, as `--config-settings NAME=VALUE` of pip or as a variable of the envir
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -34,6 +35,8 @@ CARGO = "build --locked --release"
 # `_heartbeat` goes where maturin puts it, any other module of a crate below this folder beside it.
 MODULE = "_heartbeat"
 SOURCES = ["Cargo.lock", "Cargo.toml", ".cargo", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "checker", "heartbeat", "shared"]
+# The first of 1980, before which no wheel's clock begins.
+MOMENT = int(os.environ.get("SOURCE_DATE_EPOCH", 315532800))
 
 Settings = Mapping[str, Any]
 
@@ -49,7 +52,8 @@ get_requires_for_build_sdist = get_requires_for_build_wheel
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings | None = None) -> str:
     with _data(), _maturin():
-        return maturin.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+        name: str = maturin.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+        return name
 
 
 prepare_metadata_for_build_editable = prepare_metadata_for_build_wheel
@@ -85,16 +89,17 @@ def _build(make: Any, wheel_directory: str, config_settings: Settings | None, me
             (data / "scripts").mkdir(exist_ok=True)
             shutil.copy2(Path(commands, name), data / "scripts" / name)
         with _maturin(said):
-            return make(wheel_directory, config_settings, metadata_directory)
+            wheel: str = make(wheel_directory, config_settings, metadata_directory)
+            return wheel
 
 
 def _cargo_build(arguments: str, with_commands: bool) -> list[dict[str, Any]]:
     """Runs cargo once for all; gives what it has built."""
     words = shlex.split(arguments)
     if "--workspace" not in words:
-        crates = [path.parent for path in (HERE / "Cargo.toml", *HERE.glob("*/Cargo.toml"))]
-        words += [word for crate in crates for word in ("--package", crate.as_uri())]
-        words += [word for crate in COMMANDS.values() if with_commands for word in ("--package", crate)]
+        crates = [_name(manifest) for manifest in (HERE / "Cargo.toml", *HERE.glob("*/Cargo.toml"))]
+        crates += COMMANDS.values() if with_commands else ()
+        words += [word for crate in crates for word in ("--package", crate)]
     command = [_cargo(), *words, "--message-format", "json-render-diagnostics"]
     print("Running", shlex.join(command), flush=True)
     # There, because cargo reads .cargo/config.toml above the folder that it is run in.
@@ -103,6 +108,10 @@ def _cargo_build(arguments: str, with_commands: bool) -> list[dict[str, Any]]:
         raise SystemExit(f"cargo could not build the package: exit status {done.returncode}")
     messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return [message for message in messages if message["reason"] == "compiler-artifact" and not message["profile"]["test"]]
+
+
+def _name(manifest: Path) -> str:
+    return next(line for line in manifest.read_text().splitlines() if line.startswith("name = ")).split('"')[1]
 
 
 def _cargo() -> str:
@@ -157,7 +166,9 @@ def build_sdist(sdist_directory: str, config_settings: Settings | None = None) -
     version = next(line for line in metadata.decode().splitlines() if line.startswith("Version: ")).partition(" ")[2]
     name = f"heartbeat-{version}"
     project = (HERE / "pyproject.toml").read_text().replace('backend-path = ["."]', 'backend-path = ["heartbeat/python"]')
-    with tarfile.open(Path(sdist_directory, f"{name}.tar.gz"), "w:gz", format=tarfile.PAX_FORMAT, dereference=True) as archive:
+    # The same bytes whoever makes it, and whenever.
+    file = gzip.GzipFile(Path(sdist_directory, f"{name}.tar.gz"), "wb", mtime=MOMENT)
+    with file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, dereference=True) as archive:
         for path in _sources():
             archive.add(ROOT / path, f"{name}/{path}", recursive=False, filter=_nobodys)
         for path, content in {"PKG-INFO": metadata, "pyproject.toml": project.encode()}.items():
@@ -177,9 +188,8 @@ def _sources() -> list[str]:
 
 
 def _nobodys(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The same archive whoever makes it, and whenever."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""
-    entry.mtime = int(os.environ.get("SOURCE_DATE_EPOCH", 315532800))
+    entry.mtime = MOMENT
     entry.mode = 0o755 if entry.mode & 0o100 else 0o644
     return entry

@@ -39,6 +39,8 @@ mod stat;
 #[cfg(feature = "systemd")]
 mod systemd;
 mod tasks;
+#[cfg(feature = "tower")]
+pub mod tower;
 pub mod verdict;
 
 pub use builder::{Builder, DEFAULT_FILE, DEFAULT_INTERVAL, DEFAULT_LOOP_BUDGET, DEFAULT_PROMISE};

@@ -158,6 +158,51 @@ fn without_its_guard_a_runtime_is_judged_no_more() {
 }
 
 #[test]
+fn a_future_that_blocks_its_own_task_is_wedged_though_other_threads_turn() {
+    let worker = Worker::start(|builder| builder);
+    let runtime = two_threads();
+    let _pulse = {
+        let _entered = runtime.enter();
+        worker.heartbeat.pulse_from_runtime().unwrap()
+    };
+    let (door, opened) = channel::<()>();
+    let (block, blocked) = channel();
+    std::thread::scope(|scope| {
+        let driven = scope.spawn(|| {
+            runtime.block_on(worker.heartbeat.pulse_while(async move {
+                block.send(()).unwrap();
+                // What nobody should do in a runtime.
+                opened.recv().unwrap_err();
+                // Not blocked any more, and for longer than the budget.
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                "the end"
+            }))
+        });
+        blocked.recv_timeout(PATIENCE).unwrap();
+        worker.wait_for(Verdict::Wedged);
+        drop(door);
+        worker.wait_for(Verdict::Alive);
+        while !driven.is_finished() {
+            assert_eq!(worker.observe().judge(None).verdict, Verdict::Alive);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(driven.join().unwrap(), "the end");
+    });
+}
+
+#[test]
+fn a_future_is_judged_no_more_once_it_has_ended_or_was_dropped() {
+    let worker = Worker::start(|builder| builder);
+    current_thread().block_on(async {
+        worker.heartbeat.pulse_while(std::future::ready(())).await;
+        let cancelled = worker.heartbeat.pulse_while(std::future::pending::<()>());
+        tokio::time::timeout(Duration::from_millis(1), cancelled).await.unwrap_err();
+        wait_for(|| !worker.is_pulsed(), "a record without a loop");
+    });
+    assert_eq!(worker.observe().judge(None).verdict, Verdict::Alive);
+}
+
+#[test]
 fn outside_a_runtime_there_is_an_error_and_no_pulse() {
     let worker = Worker::start(|builder| builder);
     let error = worker.heartbeat.pulse_from_runtime().unwrap_err();

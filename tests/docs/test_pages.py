@@ -19,7 +19,7 @@ from blocks import blocks, commands, printed
 from harness import CHECKER, HEARTBEAT, REPOSITORY, DemoWorker, until, verdict
 
 MEMBERS = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["members"]
-PAGES = [page for folder in [".", *MEMBERS] if (page := REPOSITORY / folder / "README.md").exists()]
+PAGES = [REPOSITORY / "README.md", *(page for member in MEMBERS for page in sorted((REPOSITORY / member).glob("*.md")))]
 BLOCKS = [block for page in PAGES for block in blocks(page.relative_to(REPOSITORY), page.read_text())]
 # A release build of the whole project is the longest thing that a page asks for.
 PATIENCE = 1200

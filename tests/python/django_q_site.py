@@ -12,7 +12,7 @@ SITE = json.loads(os.environ["SITE"])
 
 SECRET_KEY = "not-a-real-secret-0123456789-0123456789-0123456789"
 USE_TZ = True
-INSTALLED_APPS = ["django_q", "heartbeat.django_q"]
+INSTALLED_APPS = SITE.get("apps", ["django_q", "heartbeat.django_q"])
 DATABASES = {"default": SITE["database"]}
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 CACHES = {"default": SITE["cache"]}
@@ -39,10 +39,17 @@ def begun(number=0):
     return Path(SITE["folder"], f"begun-{number}")
 
 
-def work(seconds=0.0, number=0, **more):
+def work(seconds=0.0, number=0):
     """Tells by a file that it has begun."""
     begun(number).touch()
     time.sleep(seconds)
+
+
+def hold(number=0, secret=None):
+    """Works until the test lets it go."""
+    begun(number).touch()
+    while not Path(SITE["folder"], "released").exists():
+        time.sleep(0.05)
 
 
 def fail(secret):
@@ -55,5 +62,5 @@ def work_deaf(seconds):
     work(seconds)
 
 
-def bound(*arguments):
-    return functools.partial(work, *arguments)
+def bound(secret, **more):
+    return functools.partial(hold, secret=secret, **more)

@@ -1,7 +1,9 @@
 """Real Django-Q2 clusters that beat, each broken in one way, and watched without a pause by the real checker."""
 
 import fcntl
+import json
 import os
+import re
 import signal
 
 import pytest
@@ -57,18 +59,19 @@ def test_a_cluster_is_told_from_its_start_to_its_clean_end(site, broker):
         assert (record["cluster"], record["queues"], record["pid"]) == ("shop", ["shop"], cluster.sentinel)
         assert (record["status"], record["tasks"]["running"]) == ("idle", 0)
 
-        shop.send("'django_q_site.fail', 'S3cret'", *["'django_q_site.work'"] * 20, "bound(0.0), number=1", "'django_q_site.work', 8, 2")
-        shop.has_begun(2)
-        until(lambda: told(shop, done=21, failed=1, running=1), what=lambda: harness.record(shop.file))
+        shop.send("'django_q_site.fail', 'S3cret'", *["'django_q_site.work'"] * 20, "bound('S3cret', number=1)")
+        shop.has_begun(1)
+        until(lambda: told(shop, done=20, failed=1, running=1), timeout=30, what=lambda: harness.record(shop.file))
         busy = harness.record(shop.file)
         assert busy["status"] == "busy", busy
         task = busy["tasks"]
-        assert task["name"] == "django_q_site.work" and "S3cret" not in str(busy), busy
+        assert task["name"] == "django_q_site.hold" and "S3cret" not in str(busy), busy
         # 60 s, the 3 s that Django-Q2 adds itself, and a tenth more.
         assert 65_000 < task["due_mono_ms"] - task["since_mono_ms"] < 73_000, busy
 
         cluster.terminate()
         watched.until("draining")
+        shop.release()
         assert cluster.program.exit_status(30) == 0, cluster.output
         watched.until("missing")
         assert watched.told(since) == ["alive", "draining", "missing"]
@@ -84,7 +87,7 @@ def test_a_process_that_is_frozen_is_told_by_its_name_and_django_q2_sees_nothing
         since = watched.now()
         frozen = cluster.kill(role, signal.SIGSTOP)
         _, took = watched.until("overdue", reason=f"{role} {frozen} is stopped")
-        assert 2 < took < 12, took
+        assert 2 < took < 20, took
         assert shop.stats() == ["Idle"]
         os.kill(frozen, signal.SIGCONT)
         watched.until("alive", timeout=15)
@@ -96,11 +99,12 @@ def test_a_worker_that_is_frozen_in_a_task_is_told_with_the_task_long_before_its
     shop = site(ORM, {"timeout": 600, "retry": 900})
     with Watched(shop.file) as watched:
         cluster = shop.cluster().running()
-        shop.begin("'django_q_site.work', 10")
-        frozen = cluster.at_work_on("django_q_site.work")
+        shop.begin("'django_q_site.hold'")
+        frozen = cluster.at_work_on("django_q_site.hold")
         os.kill(frozen, signal.SIGSTOP)
-        watched.until("overdue", reason=f"worker {frozen} is stopped in django_q_site.work")
+        watched.until("overdue", reason=f"worker {frozen} is stopped in django_q_site.hold")
         os.kill(frozen, signal.SIGCONT)
+        shop.release()
         watched.until("alive", timeout=15)
         until(lambda: told(shop, done=1), what=lambda: harness.record(shop.file))
 
@@ -187,8 +191,7 @@ def test_a_queue_that_a_killed_worker_has_left_locked_is_told_and_django_q2_sees
         time_to_err(watched)
         assert watched.told(since) == ["alive"], "nothing waits yet"
         shop.send("'django_q_site.work'")
-        _, took = watched.until("overdue", timeout=40, reason="workers take no tasks")
-        assert took > 10
+        watched.until("overdue", timeout=40, reason="workers take no tasks")
         assert shop.stats() == ["Working"]
         assert not clusters.Path(shop.folder, "begun-0").exists()
 
@@ -211,8 +214,9 @@ def test_a_task_that_django_q2_should_have_killed_is_overdue(site):
         shop.cluster().running()
         watched.until("alive")
         shop.begin("'django_q_site.work_deaf', 60")
-        answer, took = watched.until("overdue", reason="django_q_site.work_deaf")
-        assert took > 4, answer
+        watched.until("overdue", reason="django_q_site.work_deaf")
+        task = harness.record(shop.file)["tasks"]
+        assert task["due_mono_ms"] - task["since_mono_ms"] > 3_000, task
 
 
 def test_a_task_that_django_q2_kills_in_time_is_no_alarm(site):
@@ -237,9 +241,20 @@ def test_a_task_of_a_cluster_without_a_timeout_has_the_deadline_of_the_settings_
         until(lambda: told(shop, running=1), what=lambda: harness.record(shop.file))
         task = harness.record(shop.file)["tasks"]
         assert 55_000 < task["due_mono_ms"] - task["since_mono_ms"] < 62_000, "the task's own timeout"
-        shop.begin("'django_q_site.work', 6, 1", number=1)
-        watched.until("overdue", reason="django_q_site.work")
+        shop.begin("'django_q_site.hold', 1", number=1)
+        watched.until("overdue", reason="django_q_site.hold")
+        shop.release()
         watched.until("alive")
+
+
+def test_a_drain_has_the_deadline_of_the_settings(site):
+    shop = site(drain_deadline=2)
+    with Watched(shop.file) as watched:
+        cluster = shop.cluster().running()
+        shop.begin("'django_q_site.work', 60")
+        cluster.terminate()
+        watched.until("draining")
+        watched.until("drain overdue")
 
 
 def test_a_guard_that_turns_no_more_is_wedged(site):
@@ -303,19 +318,19 @@ def test_a_database_that_is_gone_makes_a_cluster_with_its_broker_there_cut_off_a
         shop.cluster().running()
         watched.until("alive")
         since = watched.now()
-        members = list(harness.session_members(server.pid))
+        # First the one that would start others; each of its processes has a session of its own.
+        frozen = [server.pid] if fault == "frozen" else []
         if fault == "killed":
             server.kill()
-        else:
-            for pid in members:
-                os.kill(pid, signal.SIGSTOP)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
+            frozen += clusters.children(pid)
         watched.until("cut off", timeout=50)
         time_to_err(watched)
         if fault == "killed":
             server.restart()
-        else:
-            for pid in members:
-                os.kill(pid, signal.SIGCONT)
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
         watched.until("alive", timeout=50)
         shop.begin("'django_q_site.work'")
         assert not watched.dead(since)
@@ -342,14 +357,27 @@ def test_a_cluster_whose_beat_file_cannot_be_written_works(site, tmp_path):
     shop.begin("'django_q_site.work'")
 
 
-def test_an_alternative_cluster_has_settings_of_its_own(site, tmp_path):
-    other = {"file": str(tmp_path / "mail"), "interval": 0.2}
-    shop = site(q={"ALT_CLUSTERS": {"mail": {"timeout": 30, "heartbeat": other}}})
-    shop.cluster().running()
-    shop.cluster(Q_CLUSTER_NAME="mail").running()
-    until(lambda: harness.verdict(shop.file).passes and harness.verdict(tmp_path / "mail").passes)
-    records = [harness.record(file) for file in (shop.file, tmp_path / "mail")]
+def test_a_cluster_that_has_what_the_documentation_shows_starts(site, tmp_path):
+    page = (harness.REPOSITORY / "heartbeat" / "python" / "README.md").read_text()
+    app, settings = (
+        re.search(rf"<!-- django-q: {name} -->\n```python\n(.*?)```", page, re.S)[1] for name in ("app", "settings")
+    )
+    shown = {}
+    exec(app + settings, shown)
+    assert shown["INSTALLED_APPS"] == ["django_q", "heartbeat.django_q"]
+    # Nothing of it is this machine's.
+    moved = json.loads(json.dumps(shown["Q_CLUSTER"]).replace("/run/shop", str(tmp_path)))
+    own = site().site["q"]["redis"]
+    moved["redis"] = moved["heartbeat"]["redis"] = own
+    shop = site(q=moved)
+    with Watched(tmp_path / "beat") as first, Watched(tmp_path / "beat-mail") as second:
+        shop.cluster()
+        shop.cluster(Q_CLUSTER_NAME="mail")
+        first.until("alive")
+        second.until("alive")
+    records = [harness.record(tmp_path / name) for name in ("beat", "beat-mail")]
     assert [(record["cluster"], record["queues"]) for record in records] == [("shop", ["shop"]), ("shop", ["mail"])]
+    assert ["stat" in record for record in records] == [True, False]
 
 
 def test_settings_that_cannot_be_keep_a_cluster_from_starting(site):

@@ -382,9 +382,10 @@ def test_an_interpreter_that_ends_takes_its_beat_file_along(run, beat, how):
     assert not beat.exists()
 
 
-def test_a_process_that_just_ends_is_gone(run, beat):
-    done = run(f"import heartbeat, os\nbeating = heartbeat.Heartbeat(file={str(beat)!r})\nos._exit(0)")
-    assert done.returncode == 0
+@pytest.mark.parametrize("how", ["os._exit(7)", "os.kill(os.getpid(), 15); import time; time.sleep(9)"])
+def test_a_process_that_just_ends_is_gone(run, beat, how):
+    done = run(f"import heartbeat, os\nbeating = heartbeat.Heartbeat(file={str(beat)!r})\n{how}")
+    assert done.returncode in (7, -15)
     assert verdict(beat).name == "gone"
 
 

@@ -52,6 +52,7 @@ pub enum Format {
     HealthJson,
     /// A monitoring plugin's line with performance data, and its exit statuses
     Nagios,
+    /// Its text format, version 1.0
     #[value(help = "OpenMetrics 1.0, for a textfile collector")]
     Openmetrics,
 }

@@ -1,0 +1,309 @@
+"""`heartbeat.celery.LivenessProbe` in real workers, on real brokers, judged by the real checker."""
+
+import json
+import os
+import signal
+import sys
+import time
+import uuid
+from itertools import product
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+import harness
+from harness import until
+
+HERE = Path(__file__).parent
+POOLS = ["prefork", "solo", "threads", "gevent"]
+
+
+class Worker(harness.Program):
+    """A worker with a queue and a beat file of its own."""
+
+    def __init__(self, folder, url, *, pool="prefork", slots=1, level="INFO", arguments=(), env=(), file=None, **settings):
+        self.file = Path(file or folder / f"beat-{uuid.uuid4().hex[:8]}")
+        self.queue = f"q-{uuid.uuid4().hex[:12]}"
+        self.name = f"{self.queue}@probed"
+        settings = {"heartbeat_file": str(self.file), "heartbeat_interval": 0.1, "heartbeat_promise": 3} | settings
+        settings = {name: value for name, value in settings.items() if value is not None}
+        variables = {"BROKER_URL": url, "QUEUE": self.queue, "SETTINGS": json.dumps(settings), "PYTHONUNBUFFERED": 1}
+        command = [sys.executable, "-m", "celery", "-A", "probed_app", "worker", "--loglevel", level]
+        command += ["--pool", pool, "--concurrency", slots, "--hostname", self.name, *arguments]
+        super().__init__(command, harness.environment(PYTHONDONTWRITEBYTECODE=1, **variables, **dict(env)), HERE)
+        self.client = Celery("tests", broker=url)
+        self.client.conf.task_default_queue = self.queue
+
+    def says(self, words, timeout=40):
+        def said():
+            assert words in self.output or self.process.poll() is None, self.output
+            return words in self.output
+
+        until(said, timeout, f"{words!r} is said")
+
+    def ready(self):
+        self.says(" ready.")
+        until(lambda: self.verdict == "alive", what="it is alive")
+        return self
+
+    def send(self, task, *arguments, **options):
+        return self.client.send_task(task, args=arguments, **options)
+
+    @property
+    def verdict(self):
+        return harness.verdict(self.file).name
+
+    @property
+    def tasks(self):
+        return harness.record(self.file)["tasks"]
+
+    def is_always(self, seconds, *verdicts):
+        """Looks again and again; gives the last verdict."""
+        end, seen = time.monotonic() + seconds, []
+        while time.monotonic() < end:
+            looked = harness.verdict(self.file)
+            if seen[-1:] != [looked.name]:
+                seen.append(looked.name)
+            assert looked.name in verdicts, (seen, looked.answer, self.output)
+            time.sleep(0.05)
+        return seen[-1]
+
+    def becomes(self, verdict, *before, timeout=20):
+        """Waits for a verdict, and for nothing else to be said before it."""
+        end = time.monotonic() + timeout
+        while (looked := harness.verdict(self.file)).name != verdict:
+            assert looked.name in before and time.monotonic() < end, (verdict, looked.answer, self.output)
+            time.sleep(0.05)
+        return looked
+
+
+@pytest.fixture
+def worker(start, tmp_path, broker):
+    def begin(url=None, **options):
+        return start(Worker, tmp_path, url or broker.url, **options)
+
+    return begin
+
+
+@pytest.mark.parametrize(("transport", "pool"), [*product(["redis"], POOLS), ("rabbitmq", "prefork")])
+def test_a_worker_shows_its_queues_and_its_tasks_and_drains(worker, request, pool, transport):
+    url = request.getfixturevalue("broker" if transport == "redis" else "rabbitmq").url
+    one = worker(url, pool=pool, heartbeat_drain_deadline=60).ready()
+    record = harness.record(one.file)
+    assert (record["queues"], record["worker"], record["cluster"]) == ([one.queue], one.name, "default")
+    one.send("nap", 4, soft_time_limit=50)
+    nearest = until(lambda: one.tasks if "name" in one.tasks else None)
+    assert nearest["name"] == "nap" and nearest["running"] == 1
+    assert nearest["due_mono_ms"] - nearest["since_mono_ms"] == 51_200
+    one.signal(signal.SIGTERM)
+    one.becomes("draining", "alive")
+    assert harness.record(one.file)["until_mono_ms"] > harness.record(one.file)["at_mono_ms"] + 50_000
+    assert one.exit_status() == 0, one.output
+    assert not one.file.exists()
+    assert "heartbeat" not in "".join(line for line in one.lines if "WARN" in line or "ERROR" in line), one.output
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads", "gevent"])
+def test_a_loop_that_runs_tasks_itself_is_as_late_as_they_are(worker, pool):
+    one = worker(pool=pool, heartbeat_loop_budget=3 if pool == "gevent" else 1).ready()
+    one.send("hold_gil", 5)
+    until(lambda: one.tasks["running"] == 1)
+    assert "due_mono_ms" not in one.tasks
+    one.is_always(4, "alive")
+    until(lambda: one.tasks["running"] == 0)
+    one.send("hold_gil", 5, soft_time_limit=1)
+    one.becomes("overdue", "alive", timeout=4)
+    one.becomes("alive", "overdue")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_loop_that_a_receiver_keeps_is_wedged_whatever_tasks_run_beside_it(worker, pool):
+    one = worker(pool=pool, slots=2, heartbeat_loop_budget=2).ready()
+    one.send("nap", 60)
+    until(lambda: one.tasks["running"] == 1)
+    one.is_always(3, "alive")
+    one.send("wedge")
+    one.becomes("wedged", "alive")
+
+
+def test_a_child_that_is_stopped_in_a_task_is_told_before_any_deadline_and_forgiven(worker, tmp_path):
+    one = worker().ready()
+    mark = tmp_path / "mark"
+    one.send("nap", 9, str(mark))
+    until(mark.exists)
+    child = int(mark.read_text())
+    until(lambda: one.tasks["running"] == 1)
+    os.kill(child, signal.SIGSTOP)
+    one.is_always(3, "alive")
+    one.becomes("overdue", "alive")
+    os.kill(child, signal.SIGCONT)
+    one.becomes("alive", "overdue")
+    until(lambda: one.tasks["running"] == 0)
+
+
+def test_a_child_that_is_stopped_before_it_can_accept_a_task_is_told_too(worker, tmp_path):
+    one = worker().ready()
+    mark = tmp_path / "mark"
+    one.send("nap", 0, str(mark))
+    until(mark.exists)
+    until(lambda: one.tasks["done"] == 1)
+    child = int(mark.read_text())
+    os.kill(child, signal.SIGSTOP)
+    one.is_always(2, "alive")
+    one.send("nap", 1)
+    one.becomes("overdue", "alive")
+    os.kill(child, signal.SIGCONT)
+    one.becomes("alive", "overdue")
+    until(lambda: one.tasks["running"] == 0)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_after_a_thousand_tasks_that_end_in_every_way_none_is_left_running(worker, pool):
+    one = worker(pool=pool, slots=4, level="CRITICAL")
+    until(lambda: one.verdict == "alive", timeout=40)
+    ways = ["nap", "fails", "retries", "ignored", "rejected", "late"]
+    with one.client.connection_for_write() as connection:
+        producer = one.client.amqp.Producer(connection)
+        for number in range(990):
+            way = ways[number % len(ways)]
+            one.send(way, *([0] if way == "nap" else []), producer=producer, expires=300)
+        for _ in range(5):
+            # Expired, so never run.
+            one.send("nap", 0, producer=producer, expires=-1)
+        if pool == "prefork":
+            one.send("nap", 30, producer=producer, time_limit=1)
+            one.send("nap", 30, producer=producer, soft_time_limit=1)
+            one.send("dies", producer=producer)
+            revoked = one.send("nap", 30, producer=producer)
+            # All others have ended.
+            until(lambda: one.tasks["done"] + one.tasks["failed"] == 990 + 165 + 3, timeout=60)
+            one.client.control.revoke(revoked.id, terminate=True)
+    # 165 of each way; a task that retries runs twice.
+    ended = 990 + 165 + (4 if pool == "prefork" else 0)
+    until(lambda: one.tasks["done"] + one.tasks["failed"] >= ended, timeout=60, what="all have ended")
+    until(lambda: one.tasks["running"] == 0, what="nothing runs")
+    time.sleep(1)
+    tasks = one.tasks
+    assert tasks["running"] == 0 and tasks["done"] + tasks["failed"] == ended, tasks
+    # A retry is no failure, and neither is what the task itself wants to be ignored.
+    assert tasks["failed"] == 165 * 3 + (4 if pool == "prefork" else 0), tasks
+    assert one.verdict == "alive"
+
+
+@pytest.mark.parametrize(
+    ("fault", "pool"),
+    [("killed", "prefork"), ("killed", "gevent"), ("frozen", "prefork"), ("frozen", "solo"), ("frozen", "threads"), ("frozen", "gevent")],
+)
+def test_a_broker_that_is_away_cuts_a_worker_off_and_never_kills_it(worker, own_broker, pool, fault):
+    one = worker(own_broker.url, pool=pool, slots=2, heartbeat_loop_budget=4 if pool == "gevent" else 2, heartbeat_promise=3).ready()
+    one.send("nap", 4, time_limit=5)
+    one.send("nap", 6)
+    until(lambda: one.tasks["running"] == (1 if pool == "solo" else 2))
+    if fault == "killed":
+        own_broker.signal(signal.SIGKILL)
+        own_broker.exit_status()
+    else:
+        own_broker.signal(signal.SIGSTOP)
+    # Longer than any limit and budget that it has.
+    last = one.is_always(14 if pool == "solo" else 9, "alive", "cut off")
+    if fault == "killed" or pool != "gevent":
+        assert last == "cut off", one.output
+        assert not harness.verdict(one.file, "--for", "ready").passes
+    if fault == "killed":
+        again = harness.Redis.__new__(harness.Redis)
+        harness.Program.__init__(again, own_broker.command)
+        try:
+            one.becomes("alive", "cut off", timeout=40)
+        finally:
+            again.end()
+    else:
+        own_broker.signal(signal.SIGCONT)
+        one.becomes("alive", "cut off", timeout=40)
+        until(lambda: one.tasks["running"] == 0, timeout=20)
+
+
+def test_a_worker_that_starts_without_its_broker_is_starting_until_it_has_it(start, tmp_path):
+    port = harness.free_port()
+    one = start(Worker, tmp_path, f"redis://127.0.0.1:{port}/0", heartbeat_start_deadline=2)
+    until(one.file.exists, timeout=40)
+    one.is_always(6, "starting")
+    server = start(harness.Program, [harness.REDIS_SERVER, "--port", port, "--bind", "127.0.0.1", "--dir", tmp_path, "--save", ""])
+    one.becomes("alive", "starting", timeout=40)
+    server.end()
+
+
+@pytest.mark.parametrize("obstacle", ["folder", "other", "nowhere"])
+def test_a_file_that_cannot_be_had_keeps_no_worker_from_its_work(worker, tmp_path, obstacle):
+    file = tmp_path / "taken" / "beat" if obstacle == "nowhere" else tmp_path / "taken"
+    if obstacle == "folder":
+        file.mkdir()
+    elif obstacle == "other":
+        worker(file=file).ready()
+    one = worker(file=file, env={"MARK": 1})
+    one.says(" ready.")
+    mark = tmp_path / "mark"
+    one.send("nap", 0, str(mark))
+    until(mark.exists, timeout=20)
+
+    def told():
+        return [line for line in one.lines if str(file) in line]
+
+    until(told)
+    assert len(told()) == 1 and "WARNING" in told()[0], told()
+    if obstacle == "nowhere":
+        file.parent.mkdir()
+        until(file.exists)
+        assert one.verdict == "alive"
+        until(lambda: [line for line in told() if "is written again" in line])
+
+
+def test_settings_come_from_a_namespace_and_from_the_environment(worker, tmp_path):
+    file = tmp_path / "beat-%n-%i"
+    env = {"HEARTBEAT_CLUSTER": "shop", "HEARTBEAT_QUEUES": "mail", "HEARTBEAT_INTERVAL": "100ms"}
+    names = {"heartbeat_file": None, "heartbeat_interval": None, "heartbeat_promise": None}
+    one = worker(env=env, CELERY_HEARTBEAT_FILE=str(file), CELERY_HEARTBEAT_TASK_DEADLINE=7, **names)
+    one.file = tmp_path / f"beat-{one.queue}-0"
+    one.ready()
+    record = harness.record(one.file)
+    assert (record["cluster"], record["queues"], record["interval_ms"], record["promise_ms"]) == ("shop", ["mail"], 100, 30_000)
+    one.send("nap", 3)
+    nearest = until(lambda: one.tasks if "name" in one.tasks else None)
+    assert nearest["due_mono_ms"] - nearest["since_mono_ms"] == 7_000
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ({"heartbeat_promise": "soon"}, "heartbeat_promise is a number of seconds or a timedelta, not 'soon'"),
+        ({"heartbeat_promise": 0.1}, "the promise is two intervals at least"),
+        ({"heartbeat_redis_url": "http://S3cret@x"}, "the Redis URL is refused"),
+        ({"heartbeat_file": "/tmp/%n/%(x", "heartbeat_cluster": 7}, "heartbeat_cluster is a text, not int"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_and_stops_the_start(worker, setting, words):
+    one = worker(**setting)
+    assert one.exit_status(40) == 1, one.output
+    assert words in one.output and "S3cret" not in one.output
+
+
+def test_a_cold_shutdown_drains_too_and_removes_the_file(worker):
+    one = worker(worker_soft_shutdown_timeout=3).ready()
+    one.send("nap", 30)
+    until(lambda: one.tasks["running"] == 1)
+    one.signal(signal.SIGQUIT)
+    one.becomes("draining", "alive")
+    record = harness.record(one.file)
+    assert 5_000 < record["until_mono_ms"] - record["at_mono_ms"] <= 13_000
+    one.exit_status(30)
+    assert not one.file.exists(), one.output
+
+
+def test_a_shutdown_by_remote_control_drains_too(worker):
+    one = worker(pool="threads").ready()
+    one.send("nap", 3)
+    until(lambda: one.tasks["running"] == 1)
+    one.client.control.shutdown(destination=[one.name])
+    one.becomes("draining", "alive")
+    assert one.exit_status() == 0
+    assert not one.file.exists()
