@@ -194,6 +194,11 @@ class Redis(Program):
         )
         self.url = f"redis://127.0.0.1:{self.port}/0"
 
+    def restart(self):
+        """Starts it again after its end, on the same port, with nothing in it."""
+        super().__init__(self.command)
+        until(self.answers, what="redis-server answers again")
+
     def answers(self):
         if self.process.poll() is not None:
             raise AssertionError(f"redis-server ended:\n{self.output}")
@@ -267,9 +272,17 @@ class RabbitMQ(Program):
             # One scheduler: many tests run beside it.
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="+S 1:1 +sbwt none",
         )
+        self.url = f"amqp://127.0.0.1:{self.port}//"
+        self._start()
+
+    def _start(self):
         self.epmd = Program(["epmd", "-port", self.epmd_port, "-address", "127.0.0.1"], self.env, self.folder)
         super().__init__(["/usr/lib/rabbitmq/bin/rabbitmq-server"], self.env, self.folder)
-        self.url = f"amqp://127.0.0.1:{self.port}//"
+
+    def restart(self):
+        """Starts it again after its end, on the same ports and on what it has stored."""
+        self._start()
+        until(self.answers, timeout=180, what="rabbitmq-server answers again")
 
     def answers(self):
         """Whether a client is greeted: the listeners open last."""
@@ -308,6 +321,8 @@ def start_rabbitmq(folder, config="", attempts=3):
             server.end()
             if attempt == attempts - 1:
                 raise
+
+
 class DatabaseServer(Program):
     """A database server of the test's own. `url` holds its password; `django` is the same for Django's settings."""
 

@@ -11,7 +11,7 @@ use clap::ValueHint;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 use shared::checks::http::Http;
-use shared::config::secret_file;
+use shared::config::{credentials_of_urls, secret_file};
 use shared::hidden;
 use shared::kind::{Kind, Refused};
 use shared::runner::{Named, Warnings};
@@ -99,7 +99,8 @@ impl Args {
 
     fn read(&self) -> Result<Vec<Arc<Named>>, String> {
         let token = self.token()?;
-        hidden::hide(token.as_deref().into_iter()).for_good();
+        let credentials = credentials_of_urls(self.url.text());
+        hidden::hide(token.as_deref().into_iter().chain(credentials.iter().map(String::as_str))).for_good();
         let check = Kind::of::<Http>().build(self.settings(token)?).map_err(|refused| told(&refused))?;
         Ok(vec![Arc::new(Named {
             name: "http".to_owned(),
@@ -158,4 +159,26 @@ fn told(refused: &Refused) -> String {
         _ => mistake.what.clone().into_owned(),
     });
     told.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn what_is_secret_in_the_url_and_the_token_are_hidden() {
+        let url = "http://me:Hid%64en-1@127.0.0.1/?api_key=Hidden-2&page=shown";
+        let command = Command::parse_from(["http", url, "--token", "Hidden-3"]);
+        assert_eq!(command.args.read().map(|checks| checks.len()), Ok(1));
+        let told = hidden::without_secrets("Hid%64en-1 Hidden-1 Hidden-2 Hidden-3 me shown");
+        assert_eq!(told, "… … … … me shown");
+    }
 }

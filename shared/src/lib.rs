@@ -3,6 +3,8 @@
 //! A check asks one question and gives an answer; how an answer is shown, on a command line or over HTTP, is the
 //! concern of who asked.
 
+#[cfg(feature = "_amqp")]
+pub mod amqp;
 #[cfg(feature = "run")]
 pub mod background;
 #[cfg(feature = "run")]
@@ -16,7 +18,7 @@ pub mod checks;
 pub mod config;
 #[cfg(feature = "run")]
 pub mod database;
-#[cfg(any(feature = "django-q", all(feature = "_sql", feature = "redis")))]
+#[cfg(any(feature = "_sql", feature = "django-q"))]
 pub mod django;
 #[cfg(feature = "django-q")]
 pub mod django_q;

@@ -153,8 +153,9 @@ fn certificates(setting: &str, path: &Path) -> Result<Vec<CertificateDer<'static
     }
 }
 
-/// The file's contents. A pipe would keep its reader for ever, so it is opened without waiting, and not read.
-fn contents(setting: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+/// The contents of the file that a setting names. A pipe would keep its reader for ever, so it is opened without waiting, and not
+/// read.
+pub(crate) fn contents(setting: &str, path: &Path) -> Result<Vec<u8>, Failure> {
     let read = || -> io::Result<Vec<u8>> {
         let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
         if !file.metadata()?.is_file() {

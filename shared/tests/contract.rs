@@ -59,6 +59,9 @@ struct Runs {
 const IN_VAIN: Runs =
     Runs { warm_up: 200, measured: 300, deadline: Duration::from_millis(500), passes: false, asleep: 0 };
 
+/// Of this machine.
+const LOCAL: Runs = Runs { deadline: Duration::from_secs(5), ..IN_VAIN };
+
 /// Of real servers, which take their time.
 const PASSING: Runs =
     Runs { warm_up: 50, measured: 100, deadline: credentials::PATIENCE, passes: true, asleep: 0 };
@@ -81,6 +84,7 @@ fn main() {
         "a_thousand_runs_leave_no_connection_task_thread_descriptor_or_memory_behind",
         leaves_nothing,
     ));
+    trials.push(trial("questions_to_this_machine_leave_nothing_behind_either", leaves_nothing_here));
     let known = Arc::clone(&servers);
     trials.push(trial("runs_that_pass_leave_nothing_behind_either", move || {
         leaves_nothing_where_it_passes(&known)
@@ -109,6 +113,19 @@ fn runtime() -> Runtime {
 /// All settings of a kind that ask a peer.
 fn contracts(kind: &Kind) -> impl Iterator<Item = &'static str> {
     kind.contract.settings().into_iter().chain(kind.more_contracts.iter().copied())
+}
+
+/// Kinds that ask this machine, with settings.
+fn local() -> impl Iterator<Item = (&'static Kind, &'static str)> {
+    let local = KINDS.iter().filter(|kind| matches!(kind.contract, Contract::Local));
+    let settings = |kind: &'static Kind| match kind.name {
+        // The program of its example need not be there.
+        "command" => vec![kind.example, "command = ['true']"],
+        // Where it is asked again at once, it looks for so long.
+        "cpu" => vec!["sample = '10ms'"],
+        _ => vec![kind.example],
+    };
+    local.flat_map(move |kind| settings(kind).into_iter().map(move |one| (kind, one)))
 }
 
 /// The kind's check of this peer, as a configuration makes it.
@@ -211,7 +228,8 @@ fn expired_deadlines() -> Result<(), String> {
 
 fn expires(kind: &Kind) -> Result<(), String> {
     let runtime = runtime();
-    for settings in contracts(kind) {
+    let of_this_machine = local().filter(|(local, _)| local.name == kind.name).map(|(_, settings)| settings);
+    for settings in contracts(kind).chain(of_this_machine) {
         let peer = Peer::start(Manner::BlackHole);
         let named = check(kind, settings, peer.address);
         let expired = Instant::now().checked_sub(Duration::from_secs(1)).ok_or("no past")?;
@@ -247,6 +265,15 @@ fn leaves_nothing() -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The same of kinds that ask no peer.
+fn leaves_nothing_here() -> Result<(), String> {
+    local().try_for_each(|(kind, settings)| {
+        let named = check(kind, settings, ([127, 0, 0, 1], 0).into());
+        leaves_nothing_with(named, &LOCAL, |before| sockets().unwrap_or(usize::MAX).saturating_sub(before))
+            .map_err(|why| format!("{}: {settings}: {why}", kind.name))
+    })
 }
 
 /// The same of real servers that let it in.

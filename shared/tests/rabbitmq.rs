@@ -143,11 +143,14 @@ async fn one_connection_is_kept(rabbit: &RabbitMq) {
         }
         assert!(begun.elapsed() < SOON, "{connections}");
     }
-    let log = std::fs::read_dir(rabbit.file("log-of-the-broker")).unwrap();
-    let said: String =
-        log.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap_or_default()).collect();
-    assert!(!said.contains("S3cret"));
+    let ended = || rabbit.said().matches("client unexpectedly closed TCP connection").count();
+    let before = ended();
     drop(kept);
+    while rabbit.ctl(&["list_connections", "user"]).lines().any(|line| line == "probe") {
+        assert!(begun.elapsed() < SOON, "{}", rabbit.said());
+    }
+    assert_eq!(ended(), before, "no farewell was said: {}", rabbit.said());
+    assert!(!rabbit.said().contains("S3cret"));
     // One that turned its connection on a runtime of its own panicked where it was dropped on another.
     let celery = check("celery", json!({ "broker": rabbit.url(PROBE, "shop"), "min": 0 }));
     let told = ask(&*celery).await;
@@ -188,13 +191,17 @@ async fn an_alarm_is_told_for_as_long_as_it_lasts(rabbit: &RabbitMq) {
 
 async fn a_frozen_one_is_told_in_time(rabbit: &RabbitMq) {
     let [kept, new] = [(); 2].map(|()| check("rabbitmq", json!({ "url": rabbit.url(PROBE, "shop") })));
-    assert_eq!(ask(&*kept).await, Ok(()));
+    // Of one that looks at nothing else, it is asked all the same.
+    let bare = check("rabbitmq", json!({ "url": rabbit.url(PROBE, "shop"), "alarms": false }));
+    for check in [&kept, &bare] {
+        assert_eq!(ask(&**check).await, Ok(()));
+    }
     rabbit.signal(Signal::SIGSTOP);
-    for check in [&kept, &new] {
+    for check in [&kept, &new, &bare] {
         assert_eq!(ask_briefly(&**check).await, Err("timed out".to_owned()));
     }
     rabbit.signal(Signal::SIGCONT);
-    for check in [&kept, &new] {
+    for check in [&kept, &new, &bare] {
         becomes(&**check, Ok(())).await;
     }
 }
@@ -221,13 +228,17 @@ fn celerys_question_holds_its_deadline_to_the_end(rabbit: &RabbitMq) {
             rabbit.signal(Signal::SIGCONT);
             assert_eq!(told.unwrap_err().reason(), "the broker did not answer in time");
             assert!(farewell < LATE && late < LATE, "{farewell:?} and {late:?} late");
+            ask(&mut kept, Instant::now() + SOON).unwrap();
         });
     });
 }
 
 async fn a_dead_connection_is_replaced_within_the_same_run(rabbit: &mut RabbitMq) {
     let kept = check("rabbitmq", json!({ "url": rabbit.url(PROBE, "shop"), "queues": { "mail": {} } }));
-    assert_eq!(ask(&*kept).await, Ok(()));
+    let celery = check("celery", json!({ "broker": rabbit.url("guest:guest", "shop"), "min": 0 }));
+    for check in [&kept, &celery] {
+        assert_eq!(ask(&**check).await, Ok(()));
+    }
     rabbit.program.kill();
     let begun = Instant::now();
     loop {
@@ -238,9 +249,14 @@ async fn a_dead_connection_is_replaced_within_the_same_run(rabbit: &mut RabbitMq
         // Its port may be a moment behind the script that was waited for.
         assert!(begun.elapsed() < SOON, "{told}");
     }
+    let told = ask_within(&*celery, Duration::from_secs(5)).await.unwrap_err();
+    assert!(told.starts_with("the broker cannot be reached"), "{told}");
     rabbit.program.restart();
     rabbit.wait();
     becomes(&*kept, Ok(())).await;
+    becomes(&*celery, Ok(())).await;
     rabbit.restart();
-    assert_eq!(ask(&*kept).await, Ok(()), "the connection that was kept is dead");
+    for check in [&kept, &celery] {
+        assert_eq!(ask(&**check).await, Ok(()), "the connection that was kept is dead");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use servers::{Program, Proxy, Redis, ask, ask_briefly, ask_within, check, free_port, until};
+use servers::{Program, Proxy, Redis, SOON, ask, ask_briefly, ask_within, check, free_port, until};
 use shared::check::Check;
 
 async fn asked(settings: Value) -> Result<(), String> {
@@ -44,6 +44,28 @@ async fn a_server_that_dies_or_freezes_fails_and_one_that_comes_back_passes() {
     server.program.kill();
     server.restart();
     assert_eq!(ask(&*redis).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_fails_while_its_server_is_frozen_or_gone_and_passes_once_it_is_back() {
+    let mut server = Redis::start(&[]);
+    let checks = every_kind(&server, || server.port);
+    let all = async |within| {
+        let asked = checks.iter().map(|check| ask_within(&**check, within));
+        futures_util::future::join_all(asked).await
+    };
+    let passed: Vec<Result<(), String>> = vec![Ok(()); checks.len()];
+    assert_eq!(all(SOON).await, passed);
+    server.program.freeze();
+    let told = all(Duration::from_millis(500)).await;
+    assert!(told.iter().all(Result::is_err), "{told:?}");
+    server.program.signal(Signal::SIGCONT);
+    assert_eq!(all(SOON).await, passed);
+    server.program.kill();
+    let told = all(SOON).await;
+    assert!(told.iter().all(Result::is_err), "{told:?}");
+    server.restart();
+    assert_eq!(all(SOON).await, passed);
 }
 
 /// Longer than a connection that has just answered is not doubted.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use servers::{Azurite, Certificate, GoogleStorage, S3, SigningS3, ask, ask_briefly, ask_within, check};
+use shared::hidden::without_secrets;
 
 fn s3(server: &S3, more: &Value) -> Value {
     let mut settings = json!({
@@ -180,7 +181,12 @@ async fn google_takes_gives_back_and_deletes_an_object_of_who_has_the_key() {
     };
     let account = server.account(true);
     let write = check("storage", settings(&account, &json!({ "mode": "write" })));
+    let text = std::fs::read_to_string(&account).unwrap();
+    let key = serde_json::from_str::<Value>(&text).unwrap()["private_key"].as_str().unwrap().to_owned();
+    let repeated = format!("{text} or {key} or {}", Value::from(&*key));
+    assert_eq!(without_secrets(&repeated), repeated);
     assert_eq!(ask(&*write).await, Ok(()));
+    assert_eq!(without_secrets(&repeated), "… or … or \"…\"");
     let exists = check("storage", settings(&account, &json!({ "path": "logo.svg" })));
     assert_eq!(ask(&*exists).await, Err("the object is not there: not found".to_owned()));
     let wrong = check("storage", settings(&server.account(false), &json!({ "mode": "write" })));

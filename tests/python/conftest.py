@@ -66,3 +66,13 @@ def worker(beat):
     yield begin
     for one in started:
         one.stop()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Shows what a test has measured and wants to be read: `record_property("shown", …)`, through xdist too."""
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for name, value in getattr(report, "user_properties", ()):
+                if name == "shown" and report.when == "call":
+                    terminalreporter.write_sep("-", report.nodeid.partition("::")[2])
+                    terminalreporter.write_line(value)

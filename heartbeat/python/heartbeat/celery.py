@@ -48,7 +48,7 @@ RESUMED = 5.0
 START_DEADLINE = 120.0
 
 #: A loop that runs a task itself is as late as that task, so it is not judged until the task has ended.
-AS_LONG_AS_IT_TAKES = timedelta(days=90)
+AS_LONG_AS_IT_TAKES = 90 * 86_400.0
 
 #: The library's own default.
 LOOP_BUDGET = 30.0
@@ -381,7 +381,7 @@ class _Watch:
 
     # By the loop.
 
-    def turn(self, budget: timedelta | None) -> None:
+    def turn(self, budget: float | None) -> None:
         self.turned = _now()
         self.in_loop = True
         self.is_stuck = False
@@ -397,11 +397,11 @@ class _Watch:
 
     # By whoever runs a task.
 
-    def may_take(self, budget: timedelta | None) -> None:
+    def may_take(self, budget: float | None) -> None:
         if self.in_loop and not self.is_stuck:
             self._mark(budget)
 
-    def _mark(self, budget: timedelta | None) -> None:
+    def _mark(self, budget: float | None) -> None:
         self.is_stretched = budget is not None
         if budget is None:
             self.heartbeat.pulse()
@@ -497,7 +497,7 @@ def _beat_begins(app: Any, sender: Any = None, **_: Any) -> None:
         watch.turn(None)
         interval = tick(*arguments, **options)
         sleeps = max(float(interval or 0), 0.0)
-        watch.turn(timedelta(seconds=sleeps + budget))
+        watch.turn(sleeps + budget)
         watch.turned += sleeps
         return interval
 
@@ -664,6 +664,9 @@ def _waits_for_a_broker(frames: list[Any]) -> bool:
         package = module.partition(".")[0]
         if package in _PLUMBING:
             continue
+        if module == "celery.worker.pidbox":
+            # On greenlets Celery waits for the one that listens for remote control, and that waits for the broker.
+            return True
         if package == "kombu":
             # The hub's own waiting is not late, and what it calls is somebody else's.
             return not module.startswith("kombu.asynchronous") or module.startswith(("kombu.asynchronous.http", "kombu.asynchronous.aws"))

@@ -22,14 +22,14 @@ use lapin::{BasicProperties, Channel, Connection, Consumer, ErrorKind};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout_at;
 
-use self::wire::Grip;
-use super::broker::Amqp;
 use super::round::Round;
-use super::{Error, Happening, Names, message};
+use super::{Error, Happening, Names, broker, message};
+use crate::amqp::Url;
+use crate::amqp::wire::{self, Grip};
 use crate::node::solo::Solo;
 
+mod socket;
 mod task;
-pub(crate) mod wire;
 
 /// How long a polite end may take.
 const FAREWELL: Duration = Duration::from_millis(300);
@@ -37,12 +37,16 @@ const FAREWELL: Duration = Duration::from_millis(300);
 /// What of a queue's messages the broker keeps at most.
 const MOST_QUEUED_BYTES: i64 = 64 << 20;
 
+/// What it may send in answer to a question, which is looked at as it comes: the replies of 100,000 workers, of one queue
+/// each, have 100 MB.
+const ANSWERS: usize = 128 << 20;
+
 /// How many replies are taken before they are judged, at most.
 const AT_ONCE: usize = 1_000;
 
 #[derive(Debug)]
 pub struct Line {
-    url: Amqp,
+    url: Url,
     names: Names,
     lookups: Solo,
     link: Option<Link>,
@@ -67,7 +71,7 @@ impl std::fmt::Debug for Link {
 }
 
 impl Line {
-    pub fn new(url: Amqp, names: Names) -> Self {
+    pub fn new(url: Url, names: Names) -> Self {
         Self { url, names, lookups: Solo::default(), link: None }
     }
 
@@ -93,7 +97,7 @@ impl Line {
     fn with_link<T>(
         &mut self,
         until: Instant,
-        mut work: impl FnMut(&Amqp, &mut Link) -> Result<T, Error>,
+        mut work: impl FnMut(&Url, &mut Link) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut was_kept = self.link.is_some();
         loop {
@@ -122,10 +126,10 @@ impl Line {
 }
 
 impl Link {
-    fn open(url: &Amqp, lookups: &Solo, until: Instant) -> Result<Self, Error> {
+    fn open(url: &Url, lookups: &Solo, until: Instant) -> Result<Self, Error> {
         let ground = Ground::new()?;
-        let tls = url.tls.as_ref().map(heartbeat::fleet::tls::Files::client_config).transpose()?;
-        let (stream, grip) = match ground.wait(until, wire::connect(url, lookups, until, tls)) {
+        let tls = url.tls().map(broker::tls).transpose()?;
+        let (stream, grip) = match ground.wait(until, socket::connect(url, lookups, until, tls)) {
             Some(connected) => connected.map_err(|error| Error::io(url, &error))?,
             None => return Err(Error::timed_out(url)),
         };
@@ -148,7 +152,7 @@ impl Link {
 
     fn ask(
         &mut self,
-        url: &Amqp,
+        url: &Url,
         exchange: &ShortString,
         round: &mut Round<'_>,
         until: Instant,
@@ -181,7 +185,7 @@ impl Link {
         !self.channel.status().connected() && self.connection.status().connected()
     }
 
-    fn reopen(&mut self, url: &Amqp, until: Instant) -> Result<(), Error> {
+    fn reopen(&mut self, url: &Url, until: Instant) -> Result<(), Error> {
         let connection = &self.connection;
         let (channel, (queue, consumer)) = self.ground.result(url, until, async {
             let channel = connection.create_channel().await?;
@@ -194,8 +198,8 @@ impl Link {
     }
 
     /// Reads replies until no more are awaited; where that was the deadline, the broker must still be there.
-    fn collect(&mut self, url: &Amqp, round: &mut Round<'_>, until: Instant) -> Result<(), Error> {
-        self.ground.allow(wire::ANSWERS);
+    fn collect(&mut self, url: &Url, round: &mut Round<'_>, until: Instant) -> Result<(), Error> {
+        self.ground.allow(ANSWERS);
         let now = Instant::now();
         let last_look = now + until.saturating_duration_since(now) * 4 / 5;
         while let Some(wait) = round.wait(last_look) {
@@ -220,7 +224,7 @@ impl Link {
     }
 
     /// After a time in which nothing was said, in which the connection may have been forgotten on the way.
-    fn is_still_there(&mut self, url: &Amqp, until: Instant) -> Result<(), Error> {
+    fn is_still_there(&mut self, url: &Url, until: Instant) -> Result<(), Error> {
         let now = Instant::now();
         let share = now + until.saturating_duration_since(now) / 3;
         self.begin(share);
@@ -228,7 +232,7 @@ impl Link {
     }
 
     /// Asks for what only a broker that is there answers.
-    fn is_there(&self, url: &Amqp, until: Instant) -> Result<(), Error> {
+    fn is_there(&self, url: &Url, until: Instant) -> Result<(), Error> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = self.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
         self.ground.result(url, until, asked).map(drop)
@@ -236,7 +240,7 @@ impl Link {
 
     fn listen(
         &mut self,
-        url: &Amqp,
+        url: &Url,
         quiet: Instant,
         until: Instant,
         each: &mut dyn FnMut(Happening) -> ControlFlow<()>,
@@ -254,7 +258,7 @@ impl Link {
             Err(_) if self.is_missing() => return Ok(()),
             Err(error) => return Err(error),
         }
-        self.ground.allow(wire::ANSWERS);
+        self.ground.allow(ANSWERS);
         while let Some(next) = self.ground.wait(quiet, self.consumer.next()) {
             let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
             let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;
@@ -358,7 +362,7 @@ impl Ground {
 
     fn result<T>(
         &self,
-        url: &Amqp,
+        url: &Url,
         until: Instant,
         work: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, Error> {
@@ -369,7 +373,7 @@ impl Ground {
     }
 
     /// What fails once the peer has sent too much fails over that, whatever it says.
-    fn explain(&self, url: &Amqp, error: &lapin::Error) -> Error {
+    fn explain(&self, url: &Url, error: &lapin::Error) -> Error {
         match &self.grip {
             Some(grip) if grip.is_spent() => Error::flooded(url),
             _ => explain(url, error),
@@ -388,7 +392,7 @@ impl Drop for Ground {
 }
 
 /// In our words: the broker's own may hold what it was told, and there the password is.
-fn explain(url: &Amqp, error: &lapin::Error) -> Error {
+fn explain(url: &Url, error: &lapin::Error) -> Error {
     match error.kind() {
         ErrorKind::IOError(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
             Error::unreachable(url, "the connection was closed")

@@ -4,14 +4,15 @@
 //! its host alone.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use heartbeat::fleet::tls::Files;
 use heartbeat::fleet::{self, Url as RedisUrl};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::ClientConfig;
 
 use super::Error;
+use crate::amqp::{self, tls_name};
 
 /// Celery's broker.
 ///
@@ -19,28 +20,16 @@ use super::Error;
 /// |---|---|
 /// | `redis://…`, `rediss://…`, `redis+socket:///PATH?virtual_host=DB`, `redis+sentinel://…` | a Redis: see [`heartbeat::fleet::Url`] |
 /// | `sentinel://[[USER]:PASSWORD@]HOST[:26379][/DB];sentinel://HOST…` | the master that Sentinel names, whose name stands beside the URL: [`Broker::read`] |
-/// | `amqp://[USER:PASSWORD@]HOST[:5672][/VHOST]`, `pyamqp://…` | an AMQP broker, such as RabbitMQ |
-/// | `amqps://…[:5671]…` | the same over TLS |
+/// | `amqp://…`, `amqps://…`, `pyamqp://…`, `pyamqps://…` | an AMQP broker, such as RabbitMQ: see [`amqp::Url`] |
 ///
 /// TLS goes by the system's certificates, or by `?ca=FILE` alone; with `&cert=FILE&key=FILE` for a client certificate. Celery's
-/// `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` mean the same. The virtual host is `/` where none is named.
+/// `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` mean the same.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Broker {
     /// A Redis.
     Redis(RedisUrl),
     /// An AMQP broker.
-    Amqp(Amqp),
-}
-
-/// An AMQP broker.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Amqp {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) user: String,
-    pub(super) password: String,
-    pub(super) vhost: String,
-    pub(super) tls: Option<Files>,
+    Amqp(amqp::Url),
 }
 
 /// What is wrong with a broker's URL. Holds and shows nothing of it.
@@ -61,32 +50,23 @@ pub enum Invalid {
     Unverified,
     /// Something about a URL of Redis.
     Redis(fleet::Invalid),
-    /// No host, an empty one, or a port that is none.
-    Host,
-    /// A part is not text once its `%` are resolved.
-    Encoding,
-    /// An option that is not known, or not for this kind of URL, or given twice.
-    Option,
-    /// A client certificate without a key, or a key without a certificate.
-    Certificate,
+    /// Something about a URL of AMQP.
+    Amqp(amqp::Invalid),
 }
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Scheme => "it begins with none of amqp://, amqps://, pyamqp://, redis://, rediss://, redis+socket://, sentinel://, redis+sentinel://",
-            Self::Several => "it names several brokers (name one)",
+            Self::Several => return amqp::Invalid::Several.fmt(f),
             Self::Sentinel => {
                 "Celery's sentinel:// does not name the service; give its master_name, or write redis+sentinel://HOST,HOST/SERVICE/DB"
             }
             Self::Master => "a master_name is for sentinel://, and not empty",
             Self::Cluster => "a Redis Cluster cannot be asked about Celery",
-            Self::Unverified => "it wants the broker's certificate not to be verified; give ca=FILE",
+            Self::Unverified => return amqp::Invalid::Unverified.fmt(f),
             Self::Redis(invalid) => return invalid.fmt(f),
-            Self::Host => "it has no host, or a port that is none (write @, /, ? and # in a password as %40, %2F, %3F, %23)",
-            Self::Encoding => "a part of it is not text",
-            Self::Option => "it has an option that is not known there, or twice: ca, cert and key are for TLS",
-            Self::Certificate => "a client certificate needs both cert and key",
+            Self::Amqp(invalid) => return invalid.fmt(f),
         })
     }
 }
@@ -109,45 +89,20 @@ impl fmt::Display for Broker {
     }
 }
 
-impl fmt::Debug for Amqp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Amqp({self})")
-    }
-}
-
-impl fmt::Display for Amqp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls.is_some() { "amqps" } else { "amqp" };
-        let vhost = self.vhost.trim_start_matches('/');
-        if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}/{vhost}", self.host, self.port)
-        } else {
-            write!(f, "{scheme}://{}:{}/{vhost}", self.host, self.port)
-        }
-    }
-}
-
-impl Amqp {
-    /// The host and the port.
-    pub fn address(&self) -> (&str, u16) {
-        (&self.host, self.port)
-    }
-
-    /// The certificates to encrypt by, where it is to be encrypted.
-    pub fn tls(&self) -> Option<&Files> {
-        self.tls.as_ref()
-    }
-}
-
 impl Broker {
     /// Whether the certificates that it names can be used.
     pub fn check_files(&self) -> Result<(), Error> {
         match self {
             Self::Redis(url) => Ok(url.check_files()?),
-            Self::Amqp(Amqp { tls: Some(files), .. }) => Ok(files.client_config().map(drop)?),
-            Self::Amqp(_) => Ok(()),
+            Self::Amqp(url) => Ok(url.tls().map_or(Ok(()), |files| tls(files).map(drop))?),
         }
     }
+}
+
+/// How to encrypt, by these files as they are now.
+pub(super) fn tls(files: &amqp::Files) -> Result<Arc<ClientConfig>, fleet::Error> {
+    let amqp::Files { ca, client } = files.clone();
+    fleet::tls::Files { ca, client }.client_config()
 }
 
 impl FromStr for Broker {
@@ -169,13 +124,11 @@ impl Broker {
             (_, Some(_)) => return Err(Invalid::Master),
             (_, None) => {}
         }
-        // A password may hold one too, and no scheme can follow it there: `/` is written as %2F.
-        if rest.contains(';') && rest.contains("://") {
+        if amqp::names_several(rest) {
             return Err(Invalid::Several);
         }
         match scheme {
-            "amqp" | "pyamqp" => Amqp::read(rest, false).map(Self::Amqp),
-            "amqps" | "pyamqps" => Amqp::read(rest, true).map(Self::Amqp),
+            "amqp" | "pyamqp" | "amqps" | "pyamqps" => text.parse().map(Self::Amqp).map_err(Invalid::Amqp),
             _ => redis(scheme, rest),
         }
     }
@@ -207,10 +160,12 @@ fn redis(scheme: &str, rest: &str) -> Result<Broker, Invalid> {
     let scheme = if scheme == "redis+socket" { "unix" } else { scheme };
     let mut options = Vec::new();
     for option in query.split('&').filter(|option| !option.is_empty()) {
-        let (name, value) = option.split_once('=').ok_or(Invalid::Option)?;
+        let (name, value) = option.split_once('=').ok_or(Invalid::Redis(fleet::Invalid::Option))?;
         match (name, scheme) {
             ("virtual_host", "unix") => options.push(format!("db={value}")),
-            _ => options.extend(tls_name(name, value)?.map(|name| format!("{name}={value}"))),
+            _ => options.extend(
+                tls_name(name, value).map_err(|_| Invalid::Unverified)?.map(|name| format!("{name}={value}")),
+            ),
         }
     }
     let mark = if options.is_empty() { "" } else { "?" };
@@ -222,115 +177,12 @@ fn redis(scheme: &str, rest: &str) -> Result<Broker, Invalid> {
     if url.is_cluster() { Err(Invalid::Cluster) } else { Ok(Broker::Redis(url)) }
 }
 
-/// An option by our name for it; nothing for one that says what holds anyway.
-fn tls_name<'a>(name: &'a str, value: &str) -> Result<Option<&'a str>, Invalid> {
-    Ok(Some(match name {
-        "ssl_ca_certs" => "ca",
-        "ssl_certfile" => "cert",
-        "ssl_keyfile" => "key",
-        "ssl_cert_reqs" if matches!(value, "required" | "CERT_REQUIRED") => return Ok(None),
-        "ssl_cert_reqs" => return Err(Invalid::Unverified),
-        other => other,
-    }))
-}
-
-impl Amqp {
-    fn read(rest: &str, tls: bool) -> Result<Self, Invalid> {
-        let url = url::Url::parse(&format!("amqp://{rest}")).map_err(|_| Invalid::Host)?;
-        let host = match url.host() {
-            Some(url::Host::Domain(name)) if !name.is_empty() => decode(name)?,
-            Some(url::Host::Ipv4(address)) => address.to_string(),
-            Some(url::Host::Ipv6(address)) => address.to_string(),
-            _ => return Err(Invalid::Host),
-        };
-        // An @ there is the end of a password with a / that should have been escaped.
-        if url.fragment().is_some() || url.port() == Some(0) || url.path().contains('@') {
-            return Err(Invalid::Host);
-        }
-        let port = url.port().unwrap_or(if tls { 5_671 } else { 5_672 });
-        let or_guest = |text: String| if text.is_empty() { "guest".to_owned() } else { text };
-        let vhost = decode(url.path().strip_prefix('/').unwrap_or_default())?;
-        Ok(Self {
-            host,
-            port,
-            user: or_guest(decode(url.username())?),
-            password: or_guest(decode(url.password().unwrap_or_default())?),
-            vhost: if vhost.is_empty() { "/".to_owned() } else { vhost },
-            tls: files(url.query().unwrap_or_default(), tls)?,
-        })
-    }
-}
-
-fn files(query: &str, tls: bool) -> Result<Option<Files>, Invalid> {
-    let (mut ca, mut cert, mut key) = (None, None, None);
-    for option in query.split('&').filter(|option| !option.is_empty()) {
-        let (name, value) = option.split_once('=').ok_or(Invalid::Option)?;
-        let slot = match tls_name(name, value)? {
-            Some("ca") => &mut ca,
-            Some("cert") => &mut cert,
-            Some("key") => &mut key,
-            Some(_) => return Err(Invalid::Option),
-            None => continue,
-        };
-        if !tls || value.is_empty() || slot.replace(PathBuf::from(decode(value)?)).is_some() {
-            return Err(Invalid::Option);
-        }
-    }
-    let client = match (cert, key) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        _ => return Err(Invalid::Certificate),
-    };
-    Ok(tls.then_some(Files { ca, client }))
-}
-
-fn decode(text: &str) -> Result<String, Invalid> {
-    let text = percent_decode_str(text).decode_utf8().map_err(|_| Invalid::Encoding)?.into_owned();
-    if text.chars().any(char::is_control) { Err(Invalid::Encoding) } else { Ok(text) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn amqp(text: &str) -> Amqp {
-        match text.parse() {
-            Ok(Broker::Amqp(amqp)) => amqp,
-            other => panic!("{text}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn an_amqp_url_means_what_it_means_to_celery() {
-        for (text, vhost, shown) in [
-            ("amqp://h", "/", "amqp://h:5672/"),
-            ("amqp://h/", "/", "amqp://h:5672/"),
-            ("amqp://guest:guest@h:5673//", "/", "amqp://h:5673/"),
-            ("pyamqp://me:S3cret@h/orders", "orders", "amqp://h:5672/orders"),
-            ("amqp://me:S3cret@h/%2F", "/", "amqp://h:5672/"),
-            ("amqps://me:S3cret@h/a%20b", "a b", "amqps://h:5671/a b"),
-            ("amqp://[::1]:7//", "/", "amqp://[::1]:7/"),
-        ] {
-            let read = amqp(text);
-            assert_eq!((read.vhost.as_str(), read.to_string().as_str()), (vhost, shown), "{text}");
-            assert!(!format!("{read:?}").contains("S3cret"));
-        }
-        let read = amqp("amqp://h");
-        assert_eq!((read.user.as_str(), read.password.as_str()), ("guest", "guest"));
-        let read = amqp("amqp://m%40e:a%2Fb%3A%25@h");
-        assert_eq!((read.user.as_str(), read.password.as_str()), ("m@e", "a/b:%"));
-    }
-
     #[test]
     fn certificates_are_named_in_our_words_or_in_celerys() {
-        for text in [
-            "amqps://h//?ca=/a&cert=/c&key=/k",
-            "amqps://h//?ssl_ca_certs=/a&ssl_certfile=/c&ssl_keyfile=/k&ssl_cert_reqs=CERT_REQUIRED",
-        ] {
-            let files = amqp(text).tls.unwrap();
-            assert_eq!(files.ca, Some(PathBuf::from("/a")));
-            assert_eq!(files.client, Some((PathBuf::from("/c"), PathBuf::from("/k"))));
-        }
         let ours: Broker = "rediss://h/1?ca=/a".parse().unwrap();
         assert_eq!(Ok(ours), "rediss://h/1?ssl_cert_reqs=required&ssl_ca_certs=/a".parse());
         let ours: Broker = "unix:///run/redis?db=3".parse().unwrap();
@@ -372,17 +224,8 @@ mod tests {
             ("", Invalid::Scheme),
             ("S3cret", Invalid::Scheme),
             ("sqs://:S3cret@h", Invalid::Scheme),
-            ("amqp://:S3cret@", Invalid::Host),
-            ("amqp://:S3cret@h:0", Invalid::Host),
-            ("amqp://:S3cret@h:99999", Invalid::Host),
-            ("amqp://:S3cret@h/#", Invalid::Host),
-            ("amqp://me:123/S3cret@h/orders", Invalid::Host),
-            ("amqp://:S3cret@h/%ff", Invalid::Encoding),
-            ("amqp://:S3cret@h/%0a", Invalid::Encoding),
-            ("amqp://:S3cret@h//?ca=/a", Invalid::Option),
-            ("amqps://:S3cret@h//?ca=/a&ca=/b", Invalid::Option),
-            ("amqps://:S3cret@h//?cert=/a", Invalid::Certificate),
-            ("amqps://:S3cret@h//?ssl_cert_reqs=CERT_NONE", Invalid::Unverified),
+            ("amqp://:S3cret@", Invalid::Amqp(amqp::Invalid::Host)),
+            ("amqps://:S3cret@h//?ssl_cert_reqs=CERT_NONE", Invalid::Amqp(amqp::Invalid::Unverified)),
             ("amqp://:S3cret@h;amqp://:S3cret@i", Invalid::Several),
             ("sentinel://:S3cret@h:26379", Invalid::Sentinel),
             ("redis+cluster://:S3cret@h", Invalid::Cluster),

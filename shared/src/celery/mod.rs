@@ -7,7 +7,7 @@
 //! [`Celery`] connects at the first question and keeps the connection; after a failure it connects anew. Its calls block,
 //! each until its deadline at most.
 
-pub(crate) mod amqp;
+mod amqp;
 mod broker;
 mod error;
 mod message;
@@ -15,7 +15,7 @@ mod redis;
 mod round;
 pub mod task;
 
-pub use self::broker::{Amqp, Broker, Invalid};
+pub use self::broker::{Broker, Invalid};
 pub use self::error::Error;
 pub use self::message::{Event, Happening};
 pub use self::round::{Replied, Replies};

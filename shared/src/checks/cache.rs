@@ -6,7 +6,9 @@
 
 #[cfg(feature = "_sql")]
 mod django;
+#[cfg(feature = "memcached")]
 mod memcached;
+#[cfg(feature = "redis")]
 mod redis;
 
 use std::time::{Duration, Instant};
@@ -16,6 +18,7 @@ use serde::Deserialize;
 
 #[cfg(feature = "_sql")]
 use self::django::Django;
+#[cfg(feature = "memcached")]
 use self::memcached::Memcached;
 use crate::check::{Check, Failure};
 #[cfg(not(feature = "_sql"))]
@@ -25,21 +28,34 @@ use crate::django::CacheKeys;
 use crate::kind::{Contract, Mistake, Settings};
 use crate::settings::{Secret, Span};
 
+/// What the URL of a memcached begins with.
+const MEMCACHED: &str = "memcached://, memcacheds://, memcached+unix://";
+
 /// The longest prefix: memcached's keys have 250 bytes at most.
 const LONGEST_PREFIX: usize = 200;
 
-/// Whether a cache keeps a value: set, read back and compared, expiring, deleted. Redis, Valkey, memcached, or a table of a
-/// database, as Django's `DatabaseCache` keeps it.
+/// Whether a cache keeps a value: set, read back and compared, expiring, deleted.
 ///
 /// In a table all of that is one transaction, which leaves nothing behind; `expires` is in UTC, as with Django's `USE_TZ = True`.
 /// The role needs to read, insert and delete there.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// `memcached://HOST[:11211]`, `memcacheds://` with TLS, `memcached+unix:///PATH`, or a Redis as in
-    /// `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`: `rediss://`, `unix://`, `redis+sentinel://` and `redis+cluster://` too; or, with
-    /// `table`, a database's as the kind `database` takes it. With `memcacheds` and `rediss`, `?ca=FILE` names the authorities to trust
-    /// instead of the system's, and `cert=FILE&key=FILE` who this side is.
+    /// The cache's URL.
+    #[cfg_attr(
+        feature = "memcached",
+        doc = " memcached: `memcached://HOST[:11211]` or `memcached+unix:///PATH`."
+    )]
+    #[cfg_attr(all(feature = "memcached", feature = "tls"), doc = " Over TLS: `memcacheds://HOST[:11211]`.")]
+    #[cfg_attr(
+        feature = "redis",
+        doc = " Redis and Valkey: `redis://[[USER]:PASSWORD@]HOST[:6379][/DB]`, `unix://`, `redis+sentinel://` or `redis+cluster://`; with `rediss` over TLS."
+    )]
+    #[cfg_attr(feature = "_sql", doc = " With `table`: a database's, as the kind `database` takes it.")]
+    #[cfg_attr(
+        any(feature = "redis", all(feature = "memcached", feature = "tls")),
+        doc = " With `memcacheds` and `rediss`, `?ca=FILE` names the authorities to trust instead of the system's, and `cert=FILE&key=FILE` who this side is."
+    )]
     url: Secret,
     /// The table of a Django cache in a database: its `LOCATION`.
     table: Option<String>,
@@ -65,12 +81,26 @@ fn expire() -> Span {
 
 impl Settings for Cache {
     const KIND: &'static str = "cache";
-    const EXAMPLE: &'static str = r#"url = "memcached://127.0.0.1:11211""#;
-    const CONTRACT: Contract = Contract::Peer(r#"url = "redis://:S3cret@{peer}""#);
+    const EXAMPLE: &'static str = if cfg!(feature = "memcached") {
+        r#"url = "memcached://127.0.0.1:11211""#
+    } else if cfg!(feature = "redis") {
+        r#"url = "redis://127.0.0.1:6379""#
+    } else {
+        "url = \"${DATABASE_URL}\"\ntable = \"django_cache\""
+    };
+    const CONTRACT: Contract = if cfg!(feature = "redis") {
+        Contract::Peer(r#"url = "redis://:S3cret@{peer}""#)
+    } else if cfg!(feature = "memcached") {
+        Contract::Peer(r#"url = "memcached://{peer}""#)
+    } else {
+        Contract::Local
+    };
     const MORE_CONTRACTS: &'static [&'static str] = &[
+        #[cfg(feature = "redis")]
         r#"url = "rediss://:S3cret@{peer}""#,
+        #[cfg(all(feature = "memcached", feature = "redis"))]
         r#"url = "memcached://{peer}""#,
-        #[cfg(feature = "tls")]
+        #[cfg(all(feature = "memcached", feature = "tls"))]
         r#"url = "memcacheds://{peer}""#,
         #[cfg(feature = "mysql")]
         "url = \"mysql://me:S3cret@{peer}/shop?ssl-mode=disabled\"\ntable = \"django_cache\"",
@@ -134,24 +164,50 @@ impl Cache {
 enum Store {
     #[cfg(feature = "_sql")]
     Django(Box<Django>),
+    #[cfg(feature = "memcached")]
     Memcached(Memcached),
+    #[cfg(feature = "redis")]
     Redis(crate::redis::Redis),
 }
 
 impl Store {
     /// By its URL; what is wrong with that says nothing of it.
     fn read(url: &str) -> Result<Self, String> {
-        if let Some(known) = Memcached::read(url) {
-            return known.map(Self::Memcached).map_err(str::to_owned);
+        match url.split_once("://").map_or("", |(scheme, _)| scheme) {
+            "memcached" | "memcacheds" | "memcached+unix" => Self::memcached(url),
+            _ => Self::redis(url),
         }
-        match url.parse() {
-            Ok(url) => Ok(Self::Redis(crate::redis::Redis::new(url))),
-            Err(heartbeat::fleet::Invalid::Scheme) => Err(format!(
-                "{}, memcached://, memcacheds://, memcached+unix://",
-                heartbeat::fleet::Invalid::Scheme
-            )),
-            Err(invalid) => Err(invalid.to_string()),
-        }
+    }
+
+    #[cfg(feature = "memcached")]
+    fn memcached(url: &str) -> Result<Self, String> {
+        Memcached::read(url).map(Self::Memcached).map_err(str::to_owned)
+    }
+
+    #[cfg(not(feature = "memcached"))]
+    fn memcached(_: &str) -> Result<Self, String> {
+        Err("this build has no driver for memcached://".to_owned())
+    }
+
+    #[cfg(feature = "redis")]
+    fn redis(url: &str) -> Result<Self, String> {
+        let url = url.parse().map_err(|invalid| match invalid {
+            heartbeat::fleet::Invalid::Scheme if cfg!(feature = "memcached") => {
+                format!("{invalid}, {MEMCACHED}")
+            }
+            invalid => invalid.to_string(),
+        })?;
+        Ok(Self::Redis(crate::redis::Redis::new(url)))
+    }
+
+    #[cfg(not(feature = "redis"))]
+    fn redis(url: &str) -> Result<Self, String> {
+        let is_redis = ["redis", "valkey", "unix:"].iter().any(|begin| url.starts_with(begin));
+        Err(match (is_redis, cfg!(feature = "memcached")) {
+            (true, _) => "this build has no driver for redis://".to_owned(),
+            (false, true) => format!("it begins with none of {MEMCACHED}"),
+            (false, false) => "this build asks caches in databases alone, each with its `table`".to_owned(),
+        })
     }
 }
 
@@ -177,12 +233,15 @@ impl Check for CacheCheck {
 
 impl CacheCheck {
     async fn ask(&self, deadline: Instant) -> Result<Found, Failure> {
-        let entry = Entry::new(&self.prefix, self.expire)?;
         match &self.store {
             #[cfg(feature = "_sql")]
             Store::Django(table) => table.ask(&self.prefix, self.expire, deadline).await,
-            Store::Memcached(server) => server.ask(&entry, deadline).await,
-            Store::Redis(server) => redis::ask(server, &entry, deadline).await,
+            #[cfg(feature = "memcached")]
+            Store::Memcached(server) => server.ask(&Entry::new(&self.prefix, self.expire)?, deadline).await,
+            #[cfg(feature = "redis")]
+            Store::Redis(server) => {
+                redis::ask(server, &Entry::new(&self.prefix, self.expire)?, deadline).await
+            }
         }
     }
 }
@@ -239,6 +298,7 @@ enum Expiry {
     /// There is no value.
     Gone,
     /// It cannot say.
+    #[cfg(feature = "memcached")]
     Untold,
 }
 
@@ -312,6 +372,7 @@ mod tests {
     fn a_cache_passes_that_does_all_that_a_cache_should() {
         let good = Found { read: Read::Same, expiry: Expiry::Set, deleted: true, after: Read::Nothing };
         good.judge().unwrap();
+        #[cfg(feature = "memcached")]
         Found { expiry: Expiry::Untold, ..good }.judge().unwrap();
         for (bad, says, torn) in [
             (Found { read: Read::Nothing, ..good }, "a value that was just set is not there", true),

@@ -19,14 +19,23 @@ use crate::database::{self, Access, Connection, Engine, Place, Question, Trouble
 use crate::kind::{self, Contract, Mistake};
 use crate::settings::{Span, Url};
 
-/// Whether a database answers: PostgreSQL, MySQL, MariaDB or SQLite.
+#[cfg_attr(feature = "database", doc = " Whether a database answers: PostgreSQL, MySQL, MariaDB or SQLite.")]
+#[cfg_attr(not(feature = "database"), doc = " Whether a database answers.")]
 ///
 /// One connection is kept, for 30 s at most. It takes one of the server's, which counts as used.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `postgresql://USER:PASSWORD@HOST/NAME`, `mysql://…` (MariaDB too) or `sqlite:///PATH`. TLS by its parameters: `sslmode`,
-    /// `sslrootcert`, `sslcert`, `sslkey`; for MySQL `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`.
+    /// The database's URL.
+    #[cfg_attr(
+        feature = "postgres",
+        doc = " PostgreSQL: `postgresql://USER:PASSWORD@HOST/NAME`; TLS by `sslmode`, `sslrootcert`, `sslcert`, `sslkey`."
+    )]
+    #[cfg_attr(
+        feature = "mysql",
+        doc = " MySQL and MariaDB: `mysql://USER:PASSWORD@HOST/NAME`; TLS by `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key`."
+    )]
+    #[cfg_attr(feature = "sqlite", doc = " SQLite: `sqlite:///PATH`.")]
     url: Url,
     /// Whether to write as well: to a temporary table, in a transaction that is rolled back.
     #[serde(default)]
@@ -55,13 +64,26 @@ enum Role {
 
 impl kind::Settings for Settings {
     const KIND: &'static str = "database";
-    const EXAMPLE: &'static str =
-        "url = \"postgresql://probe@db.internal/shop?sslmode=verify-full\"\nrole = \"primary\"";
-    const CONTRACT: Contract =
-        Contract::Peer("url = \"postgresql://probe:S3cret@{peer}/shop?sslmode=disable\"");
+    const EXAMPLE: &'static str = if cfg!(feature = "postgres") {
+        "url = \"postgresql://probe@db.internal/shop?sslmode=verify-full\"\nrole = \"primary\""
+    } else if cfg!(feature = "mysql") {
+        "url = \"mysql://probe@db.internal/shop?ssl-mode=verify_identity\"\nrole = \"primary\""
+    } else {
+        "url = \"sqlite:///var/lib/shop/shop.db\"\nwrite = true"
+    };
+    const CONTRACT: Contract = if cfg!(feature = "postgres") {
+        Contract::Peer("url = \"postgresql://probe:S3cret@{peer}/shop?sslmode=disable\"")
+    } else if cfg!(feature = "mysql") {
+        Contract::Peer("url = \"mysql://probe:S3cret@{peer}/shop?ssl-mode=disabled\"")
+    } else {
+        Contract::Local
+    };
     const MORE_CONTRACTS: &'static [&'static str] = &[
+        #[cfg(feature = "postgres")]
         "url = \"postgres://probe:S3cret@{peer}/shop?sslmode=require\"",
+        #[cfg(feature = "mysql")]
         "url = \"mysql://probe:S3cret@{peer}/shop?ssl-mode=disabled\"",
+        #[cfg(feature = "mysql")]
         "url = \"mysql://probe:S3cret@{peer}/shop?ssl-mode=required\"",
     ];
     type Check = Database;

@@ -89,12 +89,17 @@ enum Unknown {
 
 impl kind::Settings for Settings {
     const KIND: &'static str = "migrations";
-    const EXAMPLE: &'static str = "url = \"postgresql://probe@db.internal/shop\"\ntool = \"django\"\n\
-        folders = [\"/srv/shop/*/migrations\"]";
-    const CONTRACT: Contract = Contract::Peer(
-        "url = \"postgresql://probe:S3cret@{peer}/shop?sslmode=disable\"\ntool = \"sqlx\"\nfolders = [\"migrations\"]",
-    );
+    const EXAMPLE: &'static str =
+        "url = \"${DATABASE_URL}\"\ntool = \"django\"\nfolders = [\"/srv/shop/*/migrations\"]";
+    const CONTRACT: Contract = if cfg!(feature = "postgres") {
+        Contract::Peer(
+            "url = \"postgresql://probe:S3cret@{peer}/shop?sslmode=disable\"\ntool = \"sqlx\"\nfolders = [\"migrations\"]",
+        )
+    } else {
+        Contract::Local
+    };
     const MORE_CONTRACTS: &'static [&'static str] = &[
+        #[cfg(feature = "mysql")]
         "url = \"mysql://probe:S3cret@{peer}/shop?ssl-mode=disabled\"\ntool = \"sqlx\"\nfolders = [\"migrations\"]",
     ];
     type Check = Migrations;

@@ -4,7 +4,7 @@
 
 #[cfg(feature = "run")]
 pub mod battery;
-#[cfg(all(feature = "redis", feature = "run"))]
+#[cfg(all(feature = "run", any(feature = "_sql", feature = "memcached", feature = "redis")))]
 pub mod cache;
 #[cfg(all(feature = "celery", feature = "run"))]
 pub mod celery;
@@ -59,7 +59,7 @@ use crate::kind::Kind;
 #[cfg(feature = "run")]
 pub static KINDS: &[Kind] = &[
     Kind::of::<battery::Battery>(),
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "_sql", feature = "memcached", feature = "redis"))]
     Kind::of::<cache::Cache>(),
     #[cfg(feature = "celery")]
     Kind::of::<celery::Celery>(),

@@ -1,7 +1,7 @@
 //! Whether a RabbitMQ, or another broker that speaks AMQP 0-9-1, takes and hands out messages: log in, enter the virtual host,
 //! look at queues, and see whether an alarm blocks who publishes.
 //!
-//! How bytes get there is `celery::amqp::wire`'s concern. A broker tells of its alarms nobody but a connection that
+//! How bytes get there is `amqp::wire`'s concern. A broker tells of its alarms nobody but a connection that
 //! publishes, and of that one it reads nothing from then on; so a connection that is blocked is not kept.
 
 use std::collections::BTreeMap;
@@ -20,8 +20,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::{timeout, timeout_at};
 
-use crate::celery::amqp::wire::{self, Grip};
-use crate::celery::{Amqp, Broker};
+use crate::amqp::Url;
+use crate::amqp::wire::{self, Grip};
 use crate::check::{Check, Failure};
 use crate::kind::{Contract, Mistake, Settings};
 use crate::net::{Address, Net};
@@ -80,12 +80,8 @@ impl Settings for RabbitMq {
         if !self.queues.keys().all(fits) {
             mistakes.push(Mistake::of("queues", "a queue's name has 1 to 255 bytes"));
         }
-        let url = match self.url.expose().parse::<Broker>() {
-            Ok(Broker::Amqp(url)) => url,
-            Ok(Broker::Redis(_)) => {
-                mistakes.push(Mistake::of("url", "the URL of a RabbitMQ is amqp://HOST or amqps://HOST"));
-                return Err(mistakes);
-            }
+        let url = match self.url.expose().parse::<Url>() {
+            Ok(url) => url,
             Err(invalid) => {
                 mistakes.push(Mistake::of("url", format!("the URL cannot be used: {invalid}")));
                 return Err(mistakes);
@@ -114,7 +110,7 @@ impl Settings for RabbitMq {
 }
 
 /// The certificates, which may stand in the URL as well as beside it.
-fn files(url: &Amqp, beside: TlsFiles) -> Result<Option<TlsFiles>, Mistake> {
+fn files(url: &Url, beside: TlsFiles) -> Result<Option<TlsFiles>, Mistake> {
     let none = TlsFiles::default();
     let Some(within) = url.tls() else {
         return if beside == none {
@@ -135,7 +131,7 @@ fn files(url: &Amqp, beside: TlsFiles) -> Result<Option<TlsFiles>, Mistake> {
 /// Asks, over a connection that is kept.
 #[derive(Debug)]
 pub struct RabbitMqCheck {
-    url: Amqp,
+    url: Url,
     tls: Option<Tls>,
     queues: Vec<(ShortString, Limits)>,
     alarms: bool,
@@ -218,6 +214,10 @@ impl RabbitMqCheck {
 
     async fn ask(&self, link: &mut Link) -> lapin::Result<Found> {
         let mut found = Found::default();
+        if self.queues.is_empty() && !self.alarms {
+            // A broker that stands still keeps its connections: what is kept tells nothing before it has answered.
+            link.is_there().await?;
+        }
         for (name, limits) in &self.queues {
             found.wrong.extend(link.look_at(name, *limits).await?);
         }
@@ -232,6 +232,11 @@ impl RabbitMqCheck {
 }
 
 impl Link {
+    /// Asks for what every broker answers, whatever the user may do.
+    async fn is_there(&self) -> lapin::Result<()> {
+        self.channel.basic_qos(1, BasicQosOptions::default()).await
+    }
+
     /// What is wrong with a queue.
     async fn look_at(&mut self, name: &ShortString, limits: Limits) -> lapin::Result<Option<String>> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -253,7 +258,7 @@ impl Link {
             if self.connection.status().blocked() {
                 return Ok(Some(String::new()));
             }
-            let answered = pin!(publish_nowhere(&self.channel));
+            let answered = pin!(self.publish_nowhere());
             match select(answered, blocked.into_future()).await {
                 Either::Left((answered, _)) => answered.map(|()| None),
                 Either::Right(((reason, _), _)) => Ok(reason),
@@ -266,6 +271,15 @@ impl Link {
         told
     }
 
+    /// Publishes, and asks for an answer after it.
+    async fn publish_nowhere(&self) -> lapin::Result<()> {
+        let (exchange, options) = (ShortString::default(), BasicPublishOptions::default());
+        let sent =
+            self.channel.basic_publish(exchange, NOWHERE.into(), options, &[], BasicProperties::default());
+        sent.await?;
+        self.is_there().await
+    }
+
     /// The broker closes a channel over what it refuses: the next question gets a new one, where the connection stands.
     async fn reopen(&mut self, refusal: &lapin::Error) -> lapin::Result<()> {
         if !self.connection.status().connected() {
@@ -274,13 +288,6 @@ impl Link {
         self.channel = self.connection.create_channel().await?;
         Ok(())
     }
-}
-
-/// Publishes, and asks for an answer after it.
-async fn publish_nowhere(channel: &Channel) -> lapin::Result<()> {
-    let (exchange, properties) = (ShortString::default(), BasicProperties::default());
-    channel.basic_publish(exchange, NOWHERE.into(), BasicPublishOptions::default(), &[], properties).await?;
-    channel.basic_qos(1, BasicQosOptions::default()).await
 }
 
 /// The words with which the broker blocks the connection, and no end.
@@ -298,6 +305,8 @@ impl Drop for Line {
         let Some(link) = self.0.take() else { return };
         if let (true, Ok(runtime)) = (link.connection.status().connected(), Handle::try_current()) {
             runtime.spawn(async move {
+                // All of it, and not its connection alone: without the grip the socket ends.
+                let link = link;
                 // Whatever comes of it, the connection ends with the socket.
                 let _ = timeout(FAREWELL, link.connection.close(200, "OK".into())).await;
             });

@@ -58,14 +58,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_passes_while_somebody_listens_and_fails_once_nobody_does() {
+    async fn it_passes_while_somebody_listens_fails_once_nobody_does_and_passes_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         for host in ["127.0.0.1", "localhost"] {
             assert_eq!(ask(&format!("{host}:{port}")).await, Ok(()));
         }
+        let check = Tcp { address: format!("127.0.0.1:{port}") }.build().unwrap();
+        let told = async || {
+            check.run(Instant::now() + Duration::from_secs(5)).await.map_err(|failure| failure.to_string())
+        };
+        assert_eq!(told().await, Ok(()));
         drop(listener);
-        assert_eq!(ask(&format!("127.0.0.1:{port}")).await, Err("no connection is accepted".to_owned()));
+        assert_eq!(told().await, Err("no connection is accepted".to_owned()));
+        let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        assert_eq!(told().await, Ok(()));
     }
 
     #[test]

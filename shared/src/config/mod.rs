@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::checks::Configured;
+pub use self::credentials::of_urls as credentials_of_urls;
 pub use self::problem::{Code, Place, Problem};
 pub use self::surroundings::{Surroundings, secret_file, variable};
 pub use self::tables::{Access, Common, Detail, Https, Server, Service};

@@ -109,6 +109,12 @@ impl RabbitMq {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
+    /// What it has written to its log.
+    pub fn said(&self) -> String {
+        let log = fs::read_dir(self.file("log-of-the-broker")).unwrap();
+        log.map(|file| fs::read_to_string(file.unwrap().path()).unwrap_or_default()).collect()
+    }
+
     /// Ends it and starts it again, with all that it keeps on disk.
     pub fn restart(&mut self) {
         self.program.kill();

@@ -12,7 +12,8 @@ use lapin::{BasicProperties, ErrorKind};
 use serde_json::Value;
 
 use super::super::task::{self, End, Sent, Task};
-use super::{Amqp, Error, Line, Link, explain, publish};
+use super::{Error, Line, Link, explain, publish};
+use crate::amqp::Url;
 
 impl Line {
     pub fn send(&mut self, task: &Task, until: Instant) -> Result<Sent, Error> {
@@ -30,7 +31,7 @@ impl Line {
 
 impl Link {
     /// What is wrong with the queue is no fault of the connection: that is the inner error.
-    fn send(&mut self, url: &Amqp, task: &Task, until: Instant) -> Result<Result<Sent, Error>, Error> {
+    fn send(&mut self, url: &Url, task: &Task, until: Instant) -> Result<Result<Sent, Error>, Error> {
         let queue = ShortString::from(task.queue.as_str());
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let asked = self.channel.queue_declare(queue.clone(), options, FieldTable::default());
@@ -64,7 +65,7 @@ impl Link {
             .with_expiration(left.to_string().into())
     }
 
-    fn result(&mut self, url: &Amqp, sent: &Sent, until: Instant) -> Result<Option<End>, Error> {
+    fn result(&mut self, url: &Url, sent: &Sent, until: Instant) -> Result<Option<End>, Error> {
         while let Some(next) = self.ground.wait(until, self.consumer.next()) {
             let delivery = next.ok_or_else(|| Error::unreachable(url, "the queue was taken away"))?;
             let delivery = delivery.map_err(|error| self.ground.explain(url, &error))?;

@@ -103,9 +103,9 @@ fn reason(words: &str) -> &'static str {
 }
 
 impl Memcached {
-    /// By its URL; `None` where that is of something else.
-    pub fn read(url: &str) -> Option<Result<Self, &'static str>> {
-        let (scheme, rest) = url.split_once("://")?;
+    /// By its URL.
+    pub fn read(url: &str) -> Result<Self, &'static str> {
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
         let place = match scheme {
             "memcached" => host(rest).map(Place::Host),
             #[cfg(feature = "tls")]
@@ -113,10 +113,9 @@ impl Memcached {
             #[cfg(not(feature = "tls"))]
             "memcacheds" => Err("this build has no TLS for memcacheds://"),
             "memcached+unix" if rest.starts_with('/') => Ok(Place::Socket(rest.into())),
-            "memcached+unix" => Err("a socket is memcached+unix:///PATH"),
-            _ => return None,
+            _ => Err("a socket is memcached+unix:///PATH"),
         };
-        Some(place.map(|place| Self { place, net: Net::default(), kept: Mutex::default() }))
+        place.map(|place| Self { place, net: Net::default(), kept: Mutex::default() })
     }
 
     /// Sets, reads, looks for the expiry, deletes, and reads once more. What is not answered over the kept connection in half of

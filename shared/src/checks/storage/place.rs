@@ -2,7 +2,7 @@
 //! bound on what a server may answer.
 
 use std::error::Error as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -17,8 +17,10 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, Error, ObjectStore, RetryConfig};
 use rustls::ClientConfig;
+use serde_json::Value;
 
 use crate::check::Failure;
+use crate::hidden::{Hidden, hide};
 use crate::kind::Mistake;
 use crate::node::solo::{Solo, Unanswered};
 use crate::settings::{Secret, TlsFiles, Url};
@@ -50,8 +52,8 @@ pub struct Place {
     solo: Solo,
 }
 
-/// A store, and the certificates that it was made with.
-type Made = (Arc<ClientConfig>, Arc<dyn ObjectStore>);
+/// A store, the certificates that it was made with, and what no log may show as long as there is the store.
+type Made = (Arc<ClientConfig>, Arc<dyn ObjectStore>, Option<Hidden>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Provider {
@@ -97,15 +99,17 @@ impl Place {
         }
         let tls = self.tls.config()?;
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, store)) = &*made
+        if let Some((of, store, _)) = &*made
             && Arc::ptr_eq(of, &tls)
         {
             return Ok(Arc::clone(store));
         }
-        let store = self.remote(&tls).map_err(|error| {
+        let key = self.access.service_account.as_deref().map(service_account).transpose()?;
+        let hidden = key.as_deref().map(hide_key);
+        let store = self.remote(&tls, key).map_err(|error| {
             Failure::unknown("the storage's settings cannot be used").because(cause(&error))
         })?;
-        *made = Some((tls, Arc::clone(&store)));
+        *made = Some((tls, Arc::clone(&store), hidden));
         Ok(store)
     }
 
@@ -126,11 +130,11 @@ impl Place {
         }
     }
 
-    fn remote(&self, tls: &Arc<ClientConfig>) -> Result<Arc<dyn ObjectStore>, Error> {
+    fn remote(&self, tls: &Arc<ClientConfig>, key: Option<String>) -> Result<Arc<dyn ObjectStore>, Error> {
         match self.provider {
             Provider::Amazon => self.amazon(Connector(Arc::clone(tls))),
             Provider::Azure => self.azure(Connector(Arc::clone(tls))),
-            Provider::Folder | Provider::Google => self.google(Connector(Arc::clone(tls))),
+            Provider::Folder | Provider::Google => self.google(key, Connector(Arc::clone(tls))),
         }
     }
 
@@ -169,10 +173,10 @@ impl Place {
         Ok(Arc::new(builder.build()?))
     }
 
-    fn google(&self, connector: Connector) -> Result<Arc<dyn ObjectStore>, Error> {
+    fn google(&self, key: Option<String>, connector: Connector) -> Result<Arc<dyn ObjectStore>, Error> {
         let access = &self.access;
-        let mut builder = match &access.service_account {
-            Some(path) => GoogleCloudStorageBuilder::new().with_service_account_path(path.to_string_lossy()),
+        let mut builder = match key {
+            Some(key) => GoogleCloudStorageBuilder::new().with_service_account_key(key),
             None => GoogleCloudStorageBuilder::from_env(),
         };
         builder = builder.with_bucket_name(&self.name).with_retry(once()).with_http_connector(connector);
@@ -182,6 +186,21 @@ impl Place {
         }
         Ok(Arc::new(builder.build()?))
     }
+}
+
+/// What the file of a service account holds.
+fn service_account(path: &Path) -> Result<String, Failure> {
+    let contents = tls::contents("service_account", path)?;
+    String::from_utf8(contents).map_err(|_| {
+        Failure::unknown("the file of `service_account` cannot be used")
+            .because(format!("{}: not text", path.display()))
+    })
+}
+
+/// Hides the text of a service account as a whole, and the key in it.
+fn hide_key(text: &str) -> Hidden {
+    let account: Value = serde_json::from_str(text).unwrap_or_default();
+    hide([Some(text), account["private_key"].as_str()].into_iter().flatten())
 }
 
 fn provider(url: &Url) -> Result<Provider, Mistake> {
@@ -292,6 +311,27 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_service_account_that_cannot_be_used_is_told_and_nothing_of_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("account.json");
+        let url = url::Url::parse("gs://media").unwrap().into();
+        let service_account = Some(file.clone());
+        let access = Access { endpoint: None, region: None, account: None, secret: None, service_account };
+        let place = Place::new(&url, access, TlsFiles::default()).unwrap();
+        let soon = || Instant::now() + Duration::from_secs(20);
+        let missing = place.store(soon()).await.unwrap_err();
+        assert_eq!(missing.reason(), "the file of `service_account` cannot be used");
+        for text in
+            ["S3cret", r#"{"private_key":"S3cret"}"#, r#"{"type":"service_account","private_key":"S3cret"}"#]
+        {
+            std::fs::write(&file, text).unwrap();
+            let unusable = place.store(soon()).await.unwrap_err();
+            assert_eq!(unusable.reason(), "the storage's settings cannot be used");
+            assert!(!format!("{:?}", unusable.source()).contains("S3cret"), "{unusable}");
+        }
+    }
 
     /// In place of a mount whose server is gone, which takes root: a look-up that does not come back.
     #[tokio::test]

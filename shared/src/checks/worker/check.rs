@@ -157,6 +157,9 @@ mod tests {
         assert_eq!(ask(json!({ "file": file })).await, expected);
         let missing = seen().await;
         assert_eq!((missing.verdict, &*missing.name, missing.id), (Verdict::Missing, "", None));
+        let _again = heartbeat::Heartbeat::builder().environment(|_| None).file(&file).start().unwrap();
+        assert_eq!(seen().await.verdict, Verdict::Alive);
+        check.run(Instant::now() + Duration::from_secs(5)).await.unwrap();
     }
 
     #[tokio::test]

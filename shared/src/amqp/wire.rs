@@ -1,15 +1,15 @@
-//! The bytes below AMQP: name, socket and TLS, with certificates as everywhere else here, and how many of them there may be;
-//! and what `lapin` wants to know of the runtime under it.
+//! The bytes below AMQP: plain or encrypted, and how many of them there may be; and what `lapin` wants to know of the runtime
+//! under it. Who is connected to, and by which certificates, is decided by who asks.
 
 use std::future;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream as StdStream, ToSocketAddrs as _};
+use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_rs::Tokio;
 use async_rs::traits::{Executor, Reactor, RuntimeKit};
@@ -21,12 +21,10 @@ use lapin::{Connection, ConnectionProperties};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::compat::TokioAsyncReadCompatExt as _;
 
-use super::Amqp;
-use crate::node::solo::{Solo, Unanswered};
+use super::Url;
 
 /// The largest frame that is agreed to: it is what `lapin` sizes its buffers by, 32 times.
 const FRAME_MAX: u32 = 128 << 10;
@@ -34,13 +32,6 @@ const FRAME_MAX: u32 = 128 << 10;
 /// What a broker may send before it has been asked anything that brings much: `lapin` keeps what it sends, without bound and
 /// in eight times as many bytes, until somebody looks at it.
 pub const UNASKED: usize = 16 << 20;
-
-/// What it may send in answer to a question, which is looked at as it comes: the replies of 100,000 workers, of one queue
-/// each, have 100 MB.
-pub const ANSWERS: usize = 128 << 20;
-
-/// How long one address of several may take to answer.
-const SHARE: Duration = Duration::from_secs(1);
 
 /// A connection's bytes, plain or encrypted.
 pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -63,6 +54,7 @@ impl Grip {
     }
 
     /// Whether the peer has sent all that it may, and the connection has failed over that or is about to.
+    #[cfg(feature = "celery")]
     pub fn is_spent(&self) -> bool {
         self.allowance.load(Ordering::Relaxed) == 0
     }
@@ -125,20 +117,9 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Connects to the first address that answers, and shakes hands.
-pub async fn connect(
-    url: &Amqp,
-    lookups: &Solo,
-    until: Instant,
-    tls: Option<Arc<ClientConfig>>,
-) -> io::Result<(Stream, Grip)> {
-    let addresses = look_up(url, lookups, until).await?;
-    encrypt(url, socket(&addresses).await?, tls).await
-}
-
 /// Shakes hands, where the connection is to be encrypted.
 pub async fn encrypt(
-    url: &Amqp,
+    url: &Url,
     stream: TcpStream,
     tls: Option<Arc<ClientConfig>>,
 ) -> io::Result<(Stream, Grip)> {
@@ -156,40 +137,8 @@ pub async fn encrypt(
     Ok((Box::new(Metered { inner, allowance: Arc::clone(&grip.allowance) }), grip))
 }
 
-/// The system's own look-up cannot be broken off: while an earlier one hangs, there is no other one.
-async fn look_up(url: &Amqp, lookups: &Solo, until: Instant) -> io::Result<Vec<SocketAddr>> {
-    let (host, port) = (url.host.clone(), url.port);
-    let question = move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
-    match lookups.ask(until, question).await {
-        Ok(found) => found,
-        Err(Unanswered::Late | Unanswered::Still) => Err(io::ErrorKind::TimedOut.into()),
-        Err(Unanswered::Broken(error)) => Err(error),
-    }
-}
-
-async fn socket(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for (index, address) in addresses.iter().enumerate() {
-        let connecting = TcpStream::connect(address);
-        // The last one may take as long as there is time.
-        let connected = if index + 1 == addresses.len() {
-            connecting.await
-        } else {
-            timeout(SHARE, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        };
-        match connected {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
 /// Speaks AMQP over a connection that stands: logs in, and enters the virtual host.
-pub async fn speak(url: &Amqp, stream: Stream) -> lapin::Result<Connection> {
+pub async fn speak(url: &Url, stream: Stream) -> lapin::Result<Connection> {
     let uri = AMQPUri {
         scheme: AMQPScheme::AMQP,
         authority: AMQPAuthority {
@@ -198,12 +147,9 @@ pub async fn speak(url: &Amqp, stream: Stream) -> lapin::Result<Connection> {
             port: url.port,
         },
         vhost: url.vhost.clone(),
-        // Without heartbeats: nothing turns the connection between two questions. One that has died is found by the next.
-        query: AMQPQueryString {
-            frame_max: Some(FRAME_MAX),
-            heartbeat: Some(0),
-            ..AMQPQueryString::default()
-        },
+        // Heartbeats are as the broker wants them (RabbitMQ: every 60 s): `lapin` knows no way to have none where a broker has
+        // them. Where nothing turns a connection between two questions, the broker ends it; the next question finds that.
+        query: AMQPQueryString { frame_max: Some(FRAME_MAX), ..AMQPQueryString::default() },
     };
     let properties = ConnectionProperties::default().with_connection_name("checker".into());
     let runtime = async_rs::Runtime::new(Kit(Tokio::current()));
@@ -267,34 +213,5 @@ impl Reactor for Kit {
         _: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
         future::ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::celery::Broker;
-
-    #[tokio::test]
-    async fn while_a_name_is_looked_up_for_ever_no_other_look_up_begins() {
-        let Ok(Broker::Amqp(url)) = "amqp://localhost:5672".parse() else { panic!("a broker of AMQP") };
-        let (lookups, later) = (Solo::default(), Instant::now() + Duration::from_secs(20));
-        let (let_go, hung) = mpsc::channel::<()>();
-        let soon = Instant::now() + Duration::from_millis(20);
-        assert!(matches!(lookups.ask(soon, move || hung.recv()).await, Err(Unanswered::Late)));
-        for _ in 0..10 {
-            let error = look_up(&url, &lookups, later).await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        }
-        let_go.send(()).unwrap();
-        let found = loop {
-            match look_up(&url, &lookups, later).await {
-                Err(_) if Instant::now() < later => tokio::task::yield_now().await,
-                found => break found,
-            }
-        };
-        assert!(found.unwrap().iter().all(|address| address.port() == 5672));
     }
 }
