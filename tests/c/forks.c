@@ -141,7 +141,7 @@ static void storm(const char *own) {
 
 int main(int argc, char **argv) {
     const char *how = argv[1], *file = argv[2], *other = argv[3];
-    char *const sleeper[] = {"sh", "-c", "ls /proc/self/fd; until test -e \"$0\"; do sleep 0.02; done", argv[3], NULL};
+    char *const sleeper[] = {"sh", "-c", "echo $(ls /proc/self/fd); until test -e \"$0\"; do sleep 0.02; done", argv[3], NULL};
     pid_t pid;
 
     EXPECT(argc == 4);

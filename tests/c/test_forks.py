@@ -75,7 +75,7 @@ def test_a_child_beats_for_itself_elsewhere(how, way, forking):
 def test_what_a_child_executes_holds_nothing_of_its_parents(how, way, forking):
     program = forking(how, way)
     # Standard input, output and error, and the folder that `ls` reads.
-    program.hears("0", "1", "2", "3", "parent")
+    program.hears("0 1 2 3", "parent")
     program.beats_on()
     program.other.touch()
     program.ends_well()
@@ -84,7 +84,7 @@ def test_what_a_child_executes_holds_nothing_of_its_parents(how, way, forking):
 @WAYS
 def test_the_parent_beats_on_while_a_vforked_child_executes(way, forking):
     program = forking("vfork", way)
-    program.hears("0", "1", "2", "3", "parent")
+    program.hears("0 1 2 3", "parent")
     program.beats_on()
     program.other.touch()
     program.ends_well()

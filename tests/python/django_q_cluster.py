@@ -56,6 +56,10 @@ class Site:
         self.send(call)
         self.has_begun(number)
 
+    def release(self):
+        """Lets the tasks go that hold."""
+        (self.folder / "released").touch()
+
     def stats(self):
         """What Django-Q2 says itself of its clusters."""
         return self.shell("from django_q.status import Stat\nprint(*(str(stat.status) for stat in Stat.get_all()))").split()

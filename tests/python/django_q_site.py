@@ -39,10 +39,17 @@ def begun(number=0):
     return Path(SITE["folder"], f"begun-{number}")
 
 
-def work(seconds=0.0, number=0, secret=None):
+def work(seconds=0.0, number=0):
     """Tells by a file that it has begun."""
     begun(number).touch()
     time.sleep(seconds)
+
+
+def hold(number=0, secret=None):
+    """Works until the test lets it go."""
+    begun(number).touch()
+    while not Path(SITE["folder"], "released").exists():
+        time.sleep(0.05)
 
 
 def fail(secret):
@@ -56,4 +63,4 @@ def work_deaf(seconds):
 
 
 def bound(secret, **more):
-    return functools.partial(work, secret=secret, **more)
+    return functools.partial(hold, secret=secret, **more)
