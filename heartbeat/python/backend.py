@@ -10,6 +10,7 @@ Settings, as `--config-settings NAME=VALUE` of pip or as a variable of the envir
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import io
 import json
@@ -130,12 +131,15 @@ def _stripped(built: str, to: Path) -> Path:
 
 @contextlib.contextmanager
 def _data() -> Iterator[Path]:
-    shutil.rmtree(DATA, ignore_errors=True)
-    DATA.mkdir()
-    try:
-        yield DATA
-    finally:
-        shutil.rmtree(DATA)
+    with open(HERE / "pyproject.toml", "rb") as lock:
+        # Two builds of one tree come one after the other.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(DATA, ignore_errors=True)
+        DATA.mkdir()
+        try:
+            yield DATA
+        finally:
+            shutil.rmtree(DATA)
 
 
 @contextlib.contextmanager
