@@ -256,13 +256,14 @@ impl Board {
             return self.look(setup, subset, words);
         }
         let (timeout, cache) = (setup.server.timeout.0, setup.server.cache.0);
-        let until = Instant::now() + timeout;
+        let begun = Instant::now();
+        let until = begun + timeout;
         // No check takes longer than the answer: it says itself that it was cut off, and that counts as `fall` and `rise` say.
         let within = timeout.saturating_sub(SLACK.min(timeout / 4));
         let asked: Vec<_> =
             checks.iter().map(|check| (check, check.ask(&self.runs, cache, within))).collect();
         let running = asked.iter().filter(|(_, asking)| !asking.is_kept()).count();
-        let question = Question { cache, within, until, running: watch::Sender::new(running) };
+        let question = Question { begun, cache, within, until, running: watch::Sender::new(running) };
         let told = asked
             .into_iter()
             .map(|(check, asking)| async { setup.seen(check, self.answer(check, asking, &question).await) });
@@ -270,47 +271,46 @@ impl Board {
         Some(self.sum_up(View::new(setup, subset, words, seen)))
     }
 
-    /// The answer of one check of those that a question asks. One that is kept is kept new for as long as others run for it.
+    /// The answer of one check of those that a question asks. One that is kept from before is asked for anew where it would be too
+    /// old once all others have ended.
     async fn answer(&self, check: &Arc<Watched>, mut asking: Asking, question: &Question) -> Told {
-        let &Question { cache, within, until, .. } = question;
-        if !asking.is_kept() {
-            let told = check.wait(asking, &self.runs, until).await;
-            question.running.send_modify(|running| *running -= 1);
-            return told;
-        }
-        loop {
+        let &Question { begun, cache, within, until, ref running } = question;
+        while asking.is_kept() {
             let told = check.look();
             let Some(answered) = told.answered.map(|answered| answered.mono) else { return told };
-            let is_new = || answered.elapsed() < cache;
+            let will_do = || answered >= begun || answered.elapsed() < cache;
             // Early enough for the next answer to be there before this one is too old.
             let most = cache.saturating_sub(told.outcome.took * 2).max(cache / 2);
-            let mut all_ended = question.running.subscribe();
+            let mut others = running.subscribe();
             tokio::select! {
                 biased;
-                _ = all_ended.wait_for(|running| *running == 0) => if is_new() { return told },
-                () = time::sleep_until((answered + most).into()) => {}
+                _ = others.wait_for(|running| *running == 0) => if will_do() { return told },
+                () = time::sleep_until((answered + most).into()), if answered < begun => {}
             }
             asking = check.ask(&self.runs, most, within);
             if asking.is_kept() {
                 continue;
             }
-            let is_hung = asking.is_hung();
-            let still_new = async {
+            // Others that are kept wait for this one, too.
+            running.send_modify(|running| *running += 1);
+            let still_does = async {
                 // Its sender is the question's.
-                drop(all_ended.wait_for(|running| *running == 0).await);
-                if !is_new() {
+                drop(others.wait_for(|running| *running <= 1).await);
+                if !will_do() {
                     pending::<()>().await;
                 }
             };
-            let next = tokio::select! {
+            let told = tokio::select! {
                 biased;
-                next = check.wait(asking, &self.runs, until) => next,
-                () = still_new => return told,
+                told = check.wait(asking, &self.runs, until) => told,
+                () = still_does => told,
             };
-            if is_hung || Instant::now() >= until {
-                return next;
-            }
+            running.send_modify(|running| *running -= 1);
+            return told;
         }
+        let told = check.wait(asking, &self.runs, until).await;
+        running.send_modify(|running| *running -= 1);
+        told
     }
 
     /// What stands of a subset, without asking. What was not asked lately (see `LATELY`) is unknown.
@@ -335,10 +335,11 @@ impl Board {
 
 /// What the checks of a subset are asked for one answer.
 struct Question {
+    begun: Instant,
     cache: Duration,
     within: Duration,
     until: Instant,
-    /// How many of those that run for it have not ended.
+    /// How many run for it and have not ended.
     running: watch::Sender<usize>,
 }
 

@@ -139,11 +139,6 @@ impl Asking {
     pub fn is_kept(&self) -> bool {
         matches!(self.from, From::Kept)
     }
-
-    /// Whether nothing is asked because an earlier run hangs.
-    pub fn is_hung(&self) -> bool {
-        matches!(self.from, From::Hung)
-    }
 }
 
 /// Where an answer comes from.
@@ -215,8 +210,9 @@ impl Watched {
         let fresh =
             state.answered.is_some_and(|answered| now.mono.saturating_duration_since(answered.mono) < cache);
         match state.running.clone() {
-            Some(running) if now.mono < running.end() => return From::Run(running),
+            // It may be run ahead of time, for who tells it later.
             _ if fresh => return From::Kept,
+            Some(running) if now.mono < running.end() => return From::Run(running),
             Some(running) => {
                 // The run's own answer, where it was not noted yet; and for each question after that one more that it leaves
                 // without any.

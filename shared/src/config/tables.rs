@@ -79,7 +79,8 @@ pub struct Server {
     /// The HTTP status of what does not pass. Some load balancers want 500.
     #[schemars(range(min = 400, max = 599))]
     pub failure_status: u16,
-    /// How long one run's answers serve everyone who asks. A pass is never told for longer, however slow another check is.
+    /// How long one run's answers serve everyone who asks. No answer from before a question is told for longer, however slow
+    /// another check is.
     pub cache: Span,
     /// How much is told of a check that did not pass: nothing, or the reason that anybody may read; in full, the page also names
     /// the workers that checks are about, and their tasks. Errors go to the log only.
