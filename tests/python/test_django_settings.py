@@ -82,6 +82,10 @@ TURNED = [
     ({"REDIS_URL": "redis://h"}, "redis", {"url": "redis://h"}),
     ({}, "redis", "REDIS_URL is not set"),
     ({"CELERY_BROKER_URL": "pyamqp://h//"}, "rabbitmq", {"url": "amqp://h//"}),
+    ({"CELERY_BROKER_URL": "amqp://h//;amqp://i//"}, "rabbitmq", {"url": "amqp://h//"}),
+    ({"CELERY_BROKER_URL": ["pyamqp://h//", "amqp://i//"]}, "rabbitmq", {"url": "amqp://h//"}),
+    ({"CELERY_BROKER_URL": "amqp://h//;amqp://i//"}, "celery", {"broker": "amqp://h//"}),
+    ({"CELERY_BROKER_URL": "sentinel://h;sentinel://i", "CELERY_BROKER_TRANSPORT_OPTIONS": {"master_name": "m"}}, "celery", {"broker": "sentinel://h;sentinel://i", "master_name": "m"}),
     ({"CELERY_BROKER_URL": "redis://h", "CELERY_RESULT_BACKEND": "rpc://"}, "celery", {"broker": "redis://h"}),
     (
         {"APP_BROKER_URL": ["redis://h", "redis://i"], "APP_RESULT_BACKEND": "redis://r", "APP_BROKER_TRANSPORT_OPTIONS": {"global_keyprefix": "k"}},
@@ -103,7 +107,13 @@ TURNED = [
         "django-q",
         {"cluster": "q", "secret_key": "S3cret-of-django", "cache": "redis://h", "cache_prefix": "k", "cache_version": 3},
     ),
-    ({"Q_CLUSTER": {"name": "q"}}, "django-q", 'Django-Q keeps its stats in CACHES["default"], which nobody outside of its process can read'),
+    ({"Q_CLUSTER": {"name": "q"}}, "django-q", {"cluster": "q", "secret_key": "S3cret-of-django", "redis": "redis://localhost:6379/0"}),
+    (
+        cache("redis.RedisCache", LOCATION="redis://h/1") | {"Q_CLUSTER": {"name": "q", "django_redis": "default"}},
+        "django-q",
+        {"cluster": "q", "secret_key": "S3cret-of-django", "redis": "redis://h/1"},
+    ),
+    ({"Q_CLUSTER": {"name": "q", "orm": "default", "redis": {"host": "h"}}}, "django-q", 'Django-Q keeps its stats in CACHES["default"], which nobody outside of its process can read'),
     (
         {"EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend", "EMAIL_HOST": "m", "EMAIL_PORT": 587, "EMAIL_USE_TLS": True, "EMAIL_HOST_USER": "u@x", "EMAIL_HOST_PASSWORD": "p"},
         "mail",

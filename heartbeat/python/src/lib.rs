@@ -201,7 +201,14 @@ impl Heartbeat {
         traceback: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let _ = (kind, value, traceback);
-        self.stop(py)
+        match self.stop(py) {
+            // How the worker ends is its own: a file that cannot be removed takes the place of no exception, nor of a good end.
+            Err(error) if error.is_instance_of::<Error>(py) => {
+                error.write_unraisable(py, None);
+                Ok(())
+            }
+            ended => ended,
+        }
     }
 
     fn __repr__(&self) -> PyResult<String> {

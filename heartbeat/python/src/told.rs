@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, Once, TryLockError};
 use std::thread;
 use std::time::Duration;
 
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -50,7 +51,13 @@ fn log(py: Python<'_>) -> PyResult<()> {
     let lines = lock().map(|mut lines| std::mem::take(&mut *lines)).unwrap_or_default();
     let logger = py.import("logging")?.call_method1("getLogger", ("heartbeat",))?;
     for line in lines.iter().filter(|line| line.pid == std::process::id()) {
-        logger.call_method1("log", (line.level, "%s", &line.text))?;
+        if let Err(error) = logger.call_method1("log", (line.level, "%s", &line.text)) {
+            if !error.is_instance_of::<PyException>(py) {
+                return Err(error);
+            }
+            // What a handler of the log raises must not end the worker, which only wanted to pulse.
+            error.write_unraisable(py, None);
+        }
     }
     Ok(())
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,11 +47,14 @@ class Unusable(Exception):
 class Configuration:
     """What `HEALTH_CHECK` says. Making it reads no file and asks nothing."""
 
-    def __init__(self, checker: Checker, mistakes: list[Mistake], document: Document | None, file: Path | None) -> None:
+    def __init__(
+        self, checker: Checker, mistakes: list[Mistake], document: Document | None, file: Path | None, listed: Iterable[str] = ()
+    ) -> None:
         self._checker = checker
         self.mistakes = mistakes
         self._document = document
         self._file = file
+        self._listed = frozenset(listed)
         self._subsets: frozenset[str] | None = None
 
     @property
@@ -62,10 +66,12 @@ class Configuration:
 
     @property
     def subsets(self) -> frozenset[str]:
-        """The names of the subsets; none where the configuration cannot be used."""
+        """The names of the subsets. Where the configuration cannot be used, those that the settings list: they are answered still."""
         if self._subsets is None:
             _, names, _ = self._checker.read()
-            self._subsets = frozenset(names or ())
+            if names is None:
+                return self._listed
+            self._subsets = frozenset(names)
         return self._subsets
 
     def problems(self) -> tuple[list[Problem], bool]:
@@ -103,7 +109,7 @@ def file() -> Path | None:
     """The configuration file, where the settings name one."""
     given = getattr(settings, "HEALTH_CHECK", None)
     path = given.get("CONFIG") if isinstance(given, Mapping) else None
-    return Path(path) if path else None
+    return Path(path) if path and isinstance(path, (str, os.PathLike)) else None
 
 
 def make() -> Configuration:
@@ -114,11 +120,16 @@ def make() -> Configuration:
         mistake = Mistake("E001", "HEALTH_CHECK must be a dictionary", 'Such as {"SUBSETS": {"readiness": ["database"]}}.')
         return Configuration(Checker(text=""), [mistake], Document(), None)
     mistakes = [unknown(name) for name in given if name not in KNOWN]
+    if not isinstance(given.get("CONFIG") or "", (str, os.PathLike)):
+        mistake = Mistake("E003", 'HEALTH_CHECK["CONFIG"] is no path')
+        return Configuration(Checker(text=""), [*mistakes, mistake], Document(), None)
     path = file()
     if path is None:
         writer = Writer(given, mistakes)
         writer.write()
-        return Configuration(Checker(text=writer.document.text, folder=str(folder())), mistakes, writer.document, None)
+        subsets = given.get("SUBSETS")
+        listed = [str(name) for name in subsets] if isinstance(subsets, Mapping) else ()
+        return Configuration(Checker(text=writer.document.text, folder=str(folder())), mistakes, writer.document, None, listed)
     both = [name for name in WRITTEN if given.get(name)]
     if both:
         mistakes.append(Mistake("E002", f'HEALTH_CHECK["CONFIG"] names a file, and {", ".join(both)} would stand beside it', "Keep either."))

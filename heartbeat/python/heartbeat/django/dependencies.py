@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Callable
 from urllib.parse import quote, urlencode, urlsplit
@@ -235,8 +236,14 @@ def rabbitmq(check: Settings) -> Settings:
         given = getattr(settings, "BROKER_URL", None) or getattr(settings, "CELERY_BROKER_URL", None)
         if not given:
             raise Unturned("neither BROKER_URL nor CELERY_BROKER_URL is set", "Give the check a `url`.")
-        check["url"] = amqp(str(given))
+        check["url"] = amqp(first_of(given))
     return check
+
+
+def first_of(brokers: Any) -> str:
+    """Of several brokers the first, as a list of them or with `;` between. Those of Sentinels belong together."""
+    first = brokers if isinstance(brokers, str) else str(next(iter(brokers), ""))
+    return first if first.startswith("sentinel") else re.split(r";(?=[a-z+]+://)", first)[0]
 
 
 def amqp(url: str) -> str:
@@ -257,8 +264,7 @@ def celery(check: Settings) -> Settings:
         broker = told("BROKER_URL")
         if not broker:
             raise Unturned(f"{namespace}_BROKER_URL is not set", "Give the check a `broker`, or a `namespace`.")
-        first = broker if isinstance(broker, str) else next(iter(broker), "")
-        check["broker"] = amqp(str(first))
+        check["broker"] = amqp(first_of(broker))
         options = told("BROKER_TRANSPORT_OPTIONS") or {}
         check.setdefault("master_name", options.get("master_name"))
         check.setdefault("key_prefix", options.get("global_keyprefix"))
@@ -284,8 +290,10 @@ def django_q(check: Settings) -> Settings:
     check.setdefault("secret_key", settings.SECRET_KEY)
     if check.get("redis") or check.get("cache"):
         return check
-    if given.get("redis"):
-        check["redis"] = django_q_redis(given["redis"])
+    # As Django-Q finds its broker. Redis keeps the stats itself; beside any other one they are in the cache.
+    if not any(given.get(name) for name in ("broker_class", "iron_mq", "sqs", "orm", "mongo")):
+        named = given.get("django_redis")
+        check["redis"] = redis_cache_url(*django_cache(named)) if named else django_q_redis(given.get("redis") or {})
         return check
     cache_of_it, place = django_cache(given.get("cache", "default"))
     backend = str(cache_of_it.get("BACKEND", ""))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
@@ -81,6 +83,12 @@ def client(request: HttpRequest) -> str | None:
     return "127.0.0.1" if address == "" else address
 
 
-# Whoever may ask is decided by the checker's own rules, not by a session; and nothing is asked of Django's databases.
-endpoint, subset = (csrf_exempt(transaction.non_atomic_requests(view)) for view in (ask, ask_subset))
+def untouched(view: Callable[..., HttpResponse]) -> Any:
+    """Whoever may ask is decided by the checker's own rules, not by a session; and nothing is asked of Django's databases."""
+    for alias in connections.settings:
+        view = transaction.non_atomic_requests(alias)(view)
+    return csrf_exempt(view)
+
+
+endpoint, subset = untouched(ask), untouched(ask_subset)
 endpoint.login_required = subset.login_required = False

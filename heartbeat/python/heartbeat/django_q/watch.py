@@ -75,18 +75,22 @@ class Watch:
 
     def pulse(self) -> None:
         self._turns += 1
-        if self._heartbeat:
-            self._heartbeat.pulse()
+        # The watching thread may end it at any moment.
+        beating = self._heartbeat
+        if beating:
+            beating.pulse()
 
     def guards(self) -> None:
         self._guards = True
-        if self._heartbeat:
-            self._heartbeat.ready()
+        beating = self._heartbeat
+        if beating:
+            beating.ready()
 
     def drains(self) -> None:
         self._drains = True
-        if self._heartbeat:
-            self._heartbeat.drain()
+        beating = self._heartbeat
+        if beating:
+            beating.drain()
 
     def knows(self, process: Any) -> None:
         """A worker, from its start: it may do its work and end between two looks."""
