@@ -117,6 +117,41 @@ def test_a_loop_that_runs_tasks_itself_is_as_late_as_they_are(worker, pool):
     one.becomes("alive", "overdue")
 
 
+@pytest.mark.parametrize("pool", ["gevent", "prefork"])
+def test_a_pool_without_a_free_slot_keeps_its_loop_and_that_is_right(worker, tmp_path, pool):
+    if pool == "gevent":
+        one = worker(pool=pool, slots=1, heartbeat_loop_budget=4).ready()
+    else:
+        # A transport without an event loop: then the pool waits for a slot.
+        places = {name: str(tmp_path / "broker") for name in ("data_folder_in", "data_folder_out")}
+        (tmp_path / "broker").mkdir()
+        one = worker("filesystem://", pool=pool, slots=1, heartbeat_loop_budget=4, broker_transport_options=places).ready()
+        one.client.conf.broker_transport_options = places
+    for _ in range(3):
+        one.send("nap", 6)
+    until(lambda: one.tasks["running"] == 1)
+    one.is_always(14, "alive")
+    until(lambda: one.tasks["done"] == 3)
+    one.send("wedge")
+    one.becomes("wedged", "alive")
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "prefork"])
+def test_messages_that_nobody_should_send_do_no_harm(worker, pool):
+    one = worker(pool=pool, slots=2, heartbeat_task_deadline=5).ready()
+    with one.client.connection_for_write() as connection:
+        producer = one.client.amqp.Producer(connection)
+        for limit in (["60", None], [float("inf"), None], [-5, None], [float("nan"), 1], [{}, []]):
+            headers, properties, body, sent = one.client.amqp.create_task_message(uuid.uuid4().hex, "nap", [0], {})
+            for wrong in ([], body):
+                headers = headers | {"timelimit": limit, "id": uuid.uuid4().hex}
+                producer.publish(wrong, exchange="", routing_key=one.queue, headers=headers, serializer="json", **properties)
+    one.send("tick")
+    until(lambda: one.tasks["done"] >= 1, what="it works on")
+    until(lambda: one.tasks["running"] == 0, what="none is left running")
+    one.is_always(6, "alive")
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_loop_that_a_receiver_keeps_is_wedged_whatever_tasks_run_beside_it(worker, pool):
     one = worker(pool=pool, slots=2, heartbeat_loop_budget=2).ready()

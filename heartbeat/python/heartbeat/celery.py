@@ -163,10 +163,13 @@ class _Probe:
 
     def turn(self) -> None:
         """The loop turns: where it runs tasks, or shares the interpreter with them, they may keep it."""
+        _harmlessly(self._turn)
+
+    def _turn(self) -> None:
         self.watch.turn(AS_LONG_AS_IT_TAKES if self.running and not self.in_children else None)
         if self.suspended:
             self._resume()
-        if self.running:
+        if self.running and self.in_children:
             self._forget_the_ended()
         if self.ends_need_the_loop and self.in_children and _now() >= self.next_look:
             self.next_look = _now() + 1.0
@@ -179,28 +182,49 @@ class _Probe:
         accepted, task_id = options.get("accept_callback"), options.get("correlation_id")
         if accepted is None or task_id is None:
             return apply_async(target, args, kwargs, **options)
-        limit = options.get("timeout") or self.worker.time_limit or options.get("soft_timeout") or self.worker.soft_time_limit
-        deadline = limit + LIMIT_GRACE if limit else self.task_deadline
+        limits = options.get("timeout"), self.worker.time_limit, options.get("soft_timeout"), self.worker.soft_time_limit
+        # Who sends a message may put anything there.
+        limit = next((limit for limit in limits if isinstance(limit, (int, float)) and 0 < limit < float("inf")), None)
+        deadline = self.task_deadline if limit is None else limit + LIMIT_GRACE
         guard = _Running(str(args[0]) if args else "task", deadline)
 
         def accept_callback(pid: int, time_accepted: float, *rest: Any, **more: Any) -> Any:
-            self._started(task_id, guard, pid)
+            _harmlessly(self._started, task_id, guard, pid)
             return accepted(pid, time_accepted, *rest, **more)
 
         def ended(callback: Any, result: Any, *rest: Any, **more: Any) -> Any:
-            self._ended(task_id, guard, _has_failed(result))
+            _harmlessly(self._ended, task_id, guard, _has_failed(result))
             return callback(result, *rest, **more)
 
         def timed_out(callback: Any, soft: bool, *rest: Any, **more: Any) -> Any:
             if not soft:
-                self._ended(task_id, guard, True)
+                _harmlessly(self._ended, task_id, guard, True)
             return callback(soft, *rest, **more)
 
         options["accept_callback"] = accept_callback
         for which, wrapped in (("callback", ended), ("error_callback", ended), ("timeout_callback", timed_out)):
             if options.get(which) is not None:
                 options[which] = partial(wrapped, options[which])
-        return apply_async(target, args, kwargs, **options)
+        if not self.in_children:
+            target = partial(self._run, task_id, guard, target)
+        # A pool whose slots are all taken keeps its loop until a task ends, but where that is a hub.
+        may_keep = not self.worker.hub if self.in_children else self.watch.is_green
+        if not may_keep or _native("_thread").get_ident() != self.watch.thread:
+            return apply_async(target, args, kwargs, **options)
+        self.watch.may_take(AS_LONG_AS_IT_TAKES)
+        try:
+            return apply_async(target, args, kwargs, **options)
+        finally:
+            if self.in_children:
+                self.watch.may_take(None)
+
+    def _run(self, task_id: str, guard: _Running, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A task in this process. What it raises Celery itself did not foresee, and no pool tells of it."""
+        try:
+            return target(*args, **kwargs)
+        except BaseException:
+            _harmlessly(self._ended, task_id, guard, True)
+            raise
 
     def _started(self, task_id: str, guard: _Running, pid: int) -> None:
         guard.since = _now()
@@ -267,7 +291,12 @@ class _Probe:
             guard.begin(self.heartbeat)
 
     def _loop_is_blocked_by_a_task(self, frames: list[Any]) -> bool:
-        return any(frame.f_globals.get("__name__") == "celery.app.trace" for frame in frames)
+        modules = [str(frame.f_globals.get("__name__")) for frame in frames]
+        if "celery.app.trace" in modules:
+            return True
+        # In a pool that has no slot left.
+        innermost = next((module for module in modules if module.partition(".")[0] not in _PLUMBING), "")
+        return innermost.startswith(("celery.concurrency.", "billiard.")) and any(frame.f_code is _Probe.apply.__code__ for frame in frames)
 
     # The end.
 
@@ -436,6 +465,10 @@ class _Watch:
             return
         if self.is_task(frames):
             self.elsewhere_since = None
+            if self.is_lost and self.in_loop and not self.is_green:
+                # It had its broker, or it would have no task.
+                self.is_lost = False
+                self.heartbeat.broker_back()
         elif _waits_for_a_broker(frames):
             if turned == self.turned:
                 self._lose()
@@ -587,6 +620,14 @@ def _begin(settings: _Settings, file: str, **particulars: Any) -> Heartbeat:
         # Without its file it can be: nothing that is wrong with a file keeps a worker from its work.
         logger.warning("%s; this worker runs without a beat file", refused)
         return heartbeat
+
+
+def _harmlessly(note: Callable[..., None], *arguments: Any) -> None:
+    """Whatever goes wrong with the heartbeat, the task and the loop go on."""
+    try:
+        note(*arguments)
+    except Exception:
+        logger.exception("The heartbeat missed something")
 
 
 def _has_failed(result: Any) -> bool:
