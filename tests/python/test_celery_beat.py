@@ -45,11 +45,12 @@ def test_a_scheduler_pulses_with_its_tick_for_as_long_as_it_sleeps(celery, broke
     assert not beat.exists()
 
 
-def test_a_scheduler_without_its_broker_is_cut_off_and_not_wedged(celery, own_broker, tmp_path):
+@pytest.mark.parametrize("fault", ["frozen", "killed"])
+def test_a_scheduler_without_its_broker_is_cut_off_and_not_wedged(celery, own_broker, tmp_path, fault):
     beat = tmp_path / "celerybeat"
     celery(own_broker.url, "beat", heartbeat_loop_budget=2, beat_schedule=SCHEDULE)
     until(lambda: harness.verdict(beat).name == "alive", timeout=40)
-    own_broker.signal(signal.SIGSTOP)
+    own_broker.signal(signal.SIGSTOP if fault == "frozen" else signal.SIGKILL)
     seen = []
 
     def is_cut_off():
@@ -58,8 +59,21 @@ def test_a_scheduler_without_its_broker_is_cut_off_and_not_wedged(celery, own_br
         return seen[-1].name == "cut off"
 
     until(is_cut_off, timeout=20)
-    own_broker.signal(signal.SIGCONT)
+    # It stays so: its ticks go on.
+    for _ in range(40):
+        assert is_cut_off()
+    if fault == "frozen":
+        own_broker.signal(signal.SIGCONT)
+    else:
+        own_broker.exit_status()
+        own_broker.restart()
     until(lambda: harness.verdict(beat).name == "alive", timeout=40)
+
+
+def test_a_setting_that_cannot_be_stops_the_scheduler_s_start(celery, broker):
+    program = celery(broker.url, "beat", heartbeat_interval="often")
+    assert program.exit_status() == 1
+    assert "heartbeat_interval is a number of seconds" in program.output
 
 
 def test_an_embedded_scheduler_has_a_file_of_its_own_where_one_is_named(celery, broker, tmp_path):

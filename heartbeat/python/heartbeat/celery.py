@@ -23,6 +23,7 @@ from celery import bootsteps, signals
 from celery.exceptions import Ignore, ImproperlyConfigured, Retry
 from celery.utils.log import get_logger
 from celery.utils.nodenames import node_format
+from kombu.exceptions import OperationalError
 
 from . import Error, Heartbeat, Task
 
@@ -503,13 +504,20 @@ class BeatProbe:
     @staticmethod
     def install(app: Any) -> None:
         """Every scheduler that this process, or an embedded one's own, starts for `app` beats."""
+        app = getattr(app, "_get_current_object", lambda: app)()
         signals.beat_init.connect(partial(_beat_begins, app), weak=False, dispatch_uid=("heartbeat", id(app)))
 
 
 def _beat_begins(app: Any, sender: Any = None, **_: Any) -> None:
-    service = sender
-    if service.app is not app:
-        return
+    if sender.app is app:
+        try:
+            _beat(app, sender)
+        except ImproperlyConfigured as wrong:
+            # A signal's receivers may raise what they like, and nobody hears of it.
+            raise SystemExit(f"heartbeat: {wrong}") from None
+
+
+def _beat(app: Any, service: Any) -> None:
     name = f"celerybeat@{socket.gethostname()}"
     settings = _Settings(app, name)
     file = "heartbeat_beat_file"
@@ -524,13 +532,30 @@ def _beat_begins(app: Any, sender: Any = None, **_: Any) -> None:
     budget = settings.loop_budget()
     watch = _Watch(heartbeat, budget, lambda frames: False)
     scheduler = service.scheduler
-    tick, sync = scheduler.tick, service.sync
+    tick, apply_async, sync = scheduler.tick, scheduler.apply_async, service.sync
+    unsent = False
+
+    def sent(*arguments: Any, **options: Any) -> Any:
+        nonlocal unsent
+        try:
+            result = apply_async(*arguments, **options)
+        except Exception as error:
+            # The scheduler logs it and goes on.
+            unsent = _is_of_the_broker(error)
+            raise
+        unsent = False
+        return result
 
     def ticked(*arguments: Any, **options: Any) -> Any:
-        watch.turn(None)
+        if not unsent:
+            watch.turn(None)
         interval = tick(*arguments, **options)
         sleeps = max(float(interval or 0), 0.0)
-        watch.turn(sleeps + budget)
+        if unsent:
+            watch.lost()
+            watch.turned = _now()
+        else:
+            watch.turn(sleeps + budget)
         watch.turned += sleeps
         return interval
 
@@ -541,7 +566,7 @@ def _beat_begins(app: Any, sender: Any = None, **_: Any) -> None:
             watch.end()
             _stop(heartbeat)
 
-    scheduler.tick, service.sync = ticked, synced
+    scheduler.tick, scheduler.apply_async, service.sync = ticked, sent, synced
     watch.turn(None)
     watch.begin()
 
@@ -638,6 +663,15 @@ def _has_failed(result: Any) -> bool:
             return False
     exception = getattr(result, "exception", None)
     return not isinstance(getattr(exception, "exc", exception), (Retry, Ignore)) and not isinstance(exception, (Retry, Ignore))
+
+
+def _is_of_the_broker(error: BaseException | None) -> bool:
+    """Whether it, or what it came from, is that a connection cannot be had."""
+    while error is not None:
+        if isinstance(error, (OperationalError, OSError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _stop(heartbeat: Heartbeat) -> None:
