@@ -180,6 +180,16 @@ def test_a_job_that_fails_counts_as_failed(queue, begin):
     assert worker.tasks()["done"] == 0
 
 
+@pytest.mark.parametrize("queue", [Lapin], ids=["lapin"], indirect=True)
+def test_jobs_that_panic_take_no_place_for_ever(queue, begin):
+    worker = begin()
+    for _ in range(9):
+        queue.push("panicking")
+    queue.push()
+    worker.has_done(1)
+    until(lambda: record(worker.file)["tasks"]["failed"] == 9)
+
+
 def test_a_job_that_blocks_its_thread_is_overdue_then_wedged_then_over(queue, begin):
     worker = begin(HEARTBEAT_LOOP_BUDGET=queue.budget)
     queue.push(**queue.hanging)

@@ -8,10 +8,11 @@
 
 #![expect(clippy::print_stderr, reason = "a program of its own, and no logging crate")]
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use heartbeat::Heartbeat;
 use lapin::message::Delivery;
 use lapin::options::{
@@ -102,7 +103,9 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal) -> Result<(), 
 async fn run(delivery: Delivery, heartbeat: Arc<Heartbeat>) {
     // A job that can be cancelled is, before the checker calls it overdue.
     let task = heartbeat.task("letter", JOB_DEADLINE + PAUSE);
-    let told = if let Ok(Ok(())) = timeout(JOB_DEADLINE, send(&delivery.data)).await {
+    // One that panics is told of too: its delivery would take a place of this worker's until that ends.
+    let work = AssertUnwindSafe(send(&delivery.data)).catch_unwind();
+    let told = if let Ok(Ok(Ok(()))) = timeout(JOB_DEADLINE, work).await {
         delivery.ack(BasicAckOptions::default()).await
     } else {
         task.fail();
@@ -120,6 +123,8 @@ async fn send(letter: &[u8]) -> Result<(), Error> {
     if text == "blocking" {
         // What no job should do: to see what the checker says of it.
         std::thread::sleep(work);
+    } else if text == "panicking" {
+        panic!("a letter that nobody can send");
     } else {
         sleep(work).await;
     }
