@@ -20,6 +20,7 @@ The convention, for whoever writes a page:
   `<!-- serve -->` has the probe of a `dockerfile` block tell a `checker serve` that answers, in the place of port 8080, from one
   that was killed;
   `<!-- configuration -->` marks a configuration of the checker: it must be one without a mistake;
+  `<!-- file: NAME -->` and `<!-- start: NAME -->` mark a recipe's file and how it is started: tests/interop/test_recipes.py runs both;
   `<!-- not run: reason -->` is for what cannot be run here; each is listed at the end of the test run.
 """
 

@@ -20,7 +20,13 @@ from harness import CHECKER, HEARTBEAT, REPOSITORY, DemoWorker, until, verdict
 
 MEMBERS = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["members"]
 PAGES = [REPOSITORY / "README.md", *(page for member in MEMBERS for page in sorted((REPOSITORY / member).glob("*.md")))]
-BLOCKS = [block for page in PAGES for block in blocks(page.relative_to(REPOSITORY), page.read_text())]
+# Those of a worker's file and its start are run by tests/interop/test_recipes.py, in the real programs.
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in blocks(page.relative_to(REPOSITORY), page.read_text())
+    if block.comment("file") is None and block.comment("start") is None
+]
 # A release build of the whole project is the longest thing that a page asks for.
 PATIENCE = 1200
 # So a page's `cargo … --release` runs what the tests have built already, for lack of five minutes; with DOCS_RELEASE=1 it
