@@ -123,7 +123,7 @@ def test_a_pool_without_a_free_slot_keeps_its_loop_and_that_is_right(worker, tmp
         one = worker(pool=pool, slots=1, heartbeat_loop_budget=4).ready()
     else:
         # A transport without an event loop: then the pool waits for a slot.
-        places = {name: str(tmp_path / "broker") for name in ("data_folder_in", "data_folder_out")}
+        places = {name: str(tmp_path / "broker") for name in ("data_folder_in", "data_folder_out", "control_folder")}
         (tmp_path / "broker").mkdir()
         one = worker("filesystem://", pool=pool, slots=1, heartbeat_loop_budget=4, broker_transport_options=places).ready()
         one.client.conf.broker_transport_options = places
