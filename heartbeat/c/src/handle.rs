@@ -75,6 +75,28 @@ unsafe fn on(heartbeat: *const Heartbeat, call: impl FnOnce(&heartbeat_core::Hea
     })
 }
 
+/// Copies what a heartbeat has to say into the caller's buffer.
+///
+/// # Safety
+///
+/// As for [`borrowed`]; and the buffer is the caller's to write to, for its size.
+unsafe fn copied(
+    heartbeat: *const Heartbeat,
+    buffer: *mut c_char,
+    size: usize,
+    length_out: *mut usize,
+    text: impl FnOnce(&Heartbeat) -> String,
+) -> Outcome {
+    guarded(|| {
+        // SAFETY: the same promise.
+        let heartbeat = unsafe { borrowed(heartbeat) }?;
+        let buffer = Buffer::new(buffer, size, length_out)?;
+        // SAFETY: the same promise.
+        unsafe { buffer.put(&text(heartbeat)) };
+        Ok(())
+    })
+}
+
 /// Marks the worker's loop alive: it will be back within its loop budget. One clock read and one atomic store; no lock, no
 /// allocation, no system call.
 ///
@@ -170,15 +192,10 @@ pub unsafe extern "C" fn heartbeat_last_error(
     size: usize,
     length_out: *mut usize,
 ) -> Outcome {
-    guarded(|| {
-        // SAFETY: the caller's word.
-        let heartbeat = unsafe { borrowed(heartbeat) }?;
-        let buffer = Buffer::new(buffer, size, length_out)?;
-        let error = heartbeat.stop_error.get().cloned().or_else(|| heartbeat.core.last_error());
-        // SAFETY: the caller's word.
-        unsafe { buffer.put(&error.unwrap_or_default()) };
-        Ok(())
-    })
+    let error =
+        |heartbeat: &Heartbeat| heartbeat.stop_error.get().cloned().or_else(|| heartbeat.core.last_error());
+    // SAFETY: the caller's word.
+    unsafe { copied(heartbeat, buffer, size, length_out, |heartbeat| error(heartbeat).unwrap_or_default()) }
 }
 
 /// Where the endpoint listens, as "127.0.0.1:8090", with the port that the system chose where 0 was asked for; empty where there
@@ -195,14 +212,8 @@ pub unsafe extern "C" fn heartbeat_endpoint_address(
     size: usize,
     length_out: *mut usize,
 ) -> Outcome {
-    guarded(|| {
-        // SAFETY: the caller's word.
-        let heartbeat = unsafe { borrowed(heartbeat) }?;
-        let buffer = Buffer::new(buffer, size, length_out)?;
-        // SAFETY: the caller's word.
-        unsafe { buffer.put(&endpoint(&heartbeat.core)) };
-        Ok(())
-    })
+    // SAFETY: the caller's word.
+    unsafe { copied(heartbeat, buffer, size, length_out, |heartbeat| endpoint(&heartbeat.core)) }
 }
 
 #[cfg(feature = "endpoint")]
