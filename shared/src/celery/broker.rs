@@ -57,7 +57,7 @@ pub enum Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Scheme => "it begins with none of amqp://, amqps://, pyamqp://, redis://, rediss://, redis+socket://, sentinel://, redis+sentinel://",
+            Self::Scheme => "it begins with none of amqp://, amqps://, pyamqp://, pyamqps://, redis://, rediss://, redis+socket://, sentinel://, redis+sentinel://",
             Self::Several => return amqp::Invalid::Several.fmt(f),
             Self::Sentinel => {
                 "Celery's sentinel:// does not name the service; give its master_name, or write redis+sentinel://HOST,HOST/SERVICE/DB"
