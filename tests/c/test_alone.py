@@ -245,6 +245,12 @@ int main(int argc, char **argv) {
     size_t length;
 
     if (argc != 2 || heartbeat_builder_set_file(builder, argv[1]) || heartbeat_builder_add_queue(builder, "mail")) return 1;
+    /* What is set to none is not set. */
+    if (heartbeat_builder_set_interval_ms(builder, 1) || heartbeat_builder_set_interval_ms(builder, HEARTBEAT_NONE) ||
+        heartbeat_builder_set_promise_ms(builder, HEARTBEAT_NONE) || heartbeat_builder_set_loop_budget_ms(builder, HEARTBEAT_NONE) ||
+        heartbeat_builder_set_start_deadline_ms(builder, HEARTBEAT_NONE) ||
+        heartbeat_builder_set_drain_deadline_ms(builder, HEARTBEAT_NONE))
+        return 1;
     for (int cycle = 0; cycle < 20; cycle++) {
         if (heartbeat_builder_start(builder, &beats)) return 2;
         if (heartbeat_builder_start(builder, &refused) != HEARTBEAT_RESULT_HELD) return 3;
