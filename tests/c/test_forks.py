@@ -113,7 +113,6 @@ FIRST = """
 extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *);
 
 static atomic_int inside, forked;
-static const char *file;
 
 int pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void)) {
     atomic_fetch_add(&inside, 1);
@@ -163,7 +162,7 @@ def test_a_child_that_was_forked_during_the_very_first_start_starts_for_itself(s
     source = tmp_path / "first.c"
     source.write_text(FIRST)
     program = shipped.program(source, tmp_path / "first", static=True, standard="c11")
-    assert run(program, tmp_path / "beat", tmp_path / "other", env=harness.environment()).split() == ["2", "0"]
+    assert run(program, tmp_path / "beat", tmp_path / "other", env=harness.environment()).split() == ["1", "0"]
 
 
 @WAYS
