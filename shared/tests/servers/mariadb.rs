@@ -32,8 +32,10 @@ impl Mariadb {
             install.arg("--user=mysql");
             command.arg("--user=mysql");
         }
-        let output =
-            install.args([format!("--datadir={}", data.display()), format!("--tmpdir={}", folder.path().display())]).output().expect("mariadb-install-db");
+        let output = install
+            .args([format!("--datadir={}", data.display()), format!("--tmpdir={}", folder.path().display())])
+            .output()
+            .expect("mariadb-install-db");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let port = free_port();
         command.arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
