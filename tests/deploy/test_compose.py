@@ -1,6 +1,7 @@
 """deploy/compose: read by docker-compose with Compose's schema, planned by podman-compose, and its health checks asked for real."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -29,7 +30,9 @@ def compose(command, *arguments, env=None, file=COMPOSE / "compose.yaml"):
     return subprocess.run([command, "-f", file, *arguments], env=environment, cwd=COMPOSE, capture_output=True, text=True, check=False)
 
 
+@functools.cache
 def services():
+    """As Compose reads them."""
     done = compose("docker-compose", "config")
     assert done.returncode == 0, done.stderr
     return yaml.safe_load(done.stdout)["services"]
