@@ -15,6 +15,9 @@ import harness
 from blocks import blocks, commands, printed
 from harness import REPOSITORY
 
+# One process builds the images, and runs these.
+pytestmark = pytest.mark.xdist_group("images")
+
 PAGES = sorted((REPOSITORY / "deploy").rglob("*.md"))
 BLOCKS = [block for page in PAGES for block in blocks(page.relative_to(REPOSITORY), page.read_text()) if block.comment("containers") is not None]
 

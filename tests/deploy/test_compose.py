@@ -18,6 +18,9 @@ from containers import BEATS
 from harness import REPOSITORY, until
 from manifests import LINE, arithmetic
 
+# One process builds the images, and runs these.
+pytestmark = pytest.mark.xdist_group("pods")
+
 COMPOSE = REPOSITORY / "deploy" / "compose"
 SET = {"POSTGRES_PASSWORD": "one", "RABBITMQ_PASSWORD": "two"}
 FILE = yaml.safe_load((COMPOSE / "compose.yaml").read_text())

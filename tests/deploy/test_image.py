@@ -14,6 +14,9 @@ import harness
 from containers import BEATS, IMAGE, SHIPPED, TARGET, Foreground, libraries
 from harness import until
 
+# One process builds the images, and runs these.
+pytestmark = pytest.mark.xdist_group("images")
+
 CONFIGURATION = """
 [subsets]
 readiness = ["here"]

@@ -11,6 +11,9 @@ import harness
 from harness import REPOSITORY
 from manifests import CHART, KUBERNETES, OVERLAYS, VALUES, chart, containers, documents, kubectl, kustomize, pods, rendered, same, thresholds
 
+# One process renders everything, once.
+pytestmark = pytest.mark.xdist_group("manifests")
+
 # preStop.sleep is from 1.30 on; the last is the newest that the schemas are there of.
 VERSIONS = ["1.30", "1.32", "1.34", "1.37"]
 WAYS = [*OVERLAYS, *(f"helm {overlay}" for overlay in OVERLAYS)]

@@ -12,6 +12,9 @@ from harness import REPOSITORY, until
 from kubelet import Pod
 from manifests import pods, rendered
 
+# One process builds the images, and runs these.
+pytestmark = pytest.mark.xdist_group("pods")
+
 PROMISE = "3s"
 
 
