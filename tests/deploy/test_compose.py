@@ -83,6 +83,19 @@ def test_what_is_ours_is_restricted(name):
     assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_the_arithmetic_beside_a_threshold_is_what_checker_tune_says():
+    text = (COMPOSE / "compose.yaml").read_text()
+    pattern = r"# checker tune (.+)\n((?: *#   \w+: .+\n)+) *interval: (\d+)s\n *timeout: (\d+)s\n *retries: (\d+)\n"
+    found = re.findall(pattern, text)
+    assert len(found) == 2
+    for options, lines, interval, timeout, retries in found:
+        command = [harness.CHECKER, "tune", *options.split(), "--format", "json"]
+        answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        assert [answer["period_ms"], answer["probe_timeout_ms"], answer["failures"]] == [int(interval) * 1000, int(timeout) * 1000, int(retries)]
+        for name, worst, sum_ in LINE.findall(lines):
+            assert int(worst) == arithmetic(sum_) == answer[name]["worst_ms"] / 1000
+
+
 def test_the_configuration_is_one_without_a_mistake():
     command = [harness.CHECKER, "validate", "--config", COMPOSE / "checker.toml"]
     environment = {name: value for name, value in services()["health"]["environment"].items()}

@@ -241,6 +241,20 @@ def stated():
             yield pytest.param(options, told, probe, id=f"{path.relative_to(REPOSITORY)} {' '.join(options)}")
 
 
+@pytest.mark.parametrize(("options", "told", "probe"), list(stated()))
+def test_the_arithmetic_beside_a_threshold_is_what_checker_tune_says(options, told, probe):
+    done = subprocess.run([harness.CHECKER, "tune", *options, "--format", "json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert told, "nothing is said"
+    for name, (worst, sum_) in told.items():
+        assert worst == sum_, f"{name}: the sum is {sum_}"
+        assert worst * 1000 == answer[name]["worst_ms"], name
+    settings = {"periodSeconds": "period_ms", "timeoutSeconds": "probe_timeout_ms"}
+    assert {name: probe[name] * 1000 for name in settings} == {name: answer[key] for name, key in settings.items()}
+    assert probe["failureThreshold"] == answer["failures"]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_every_probe_says_what_it_amounts_to(path):
     text = path.read_text()
