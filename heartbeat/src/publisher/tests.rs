@@ -37,20 +37,6 @@ fn pulsed(publisher: &Publisher, ago_ms: u64) {
 }
 
 #[test]
-fn a_stop_that_came_too_late_is_told_until_the_publisher_has_ended_after_all() {
-    let publisher = publisher(Phase::Running);
-    let shared = Arc::clone(&publisher.shared);
-    shared.request_stop();
-    assert!(shared.wait_stopped(Duration::ZERO).unwrap_err().contains("in time"));
-    assert!(shared.last_error().unwrap().contains("in time"));
-    publisher.run(&std::sync::mpsc::sync_channel(1).0);
-    assert_eq!(shared.last_error(), None);
-    assert_eq!(shared.wait_stopped(Duration::ZERO), Ok(()));
-    shared.state().removed = Err("cannot remove".to_owned());
-    assert_eq!(shared.last_error().as_deref(), Some("cannot remove"));
-}
-
-#[test]
 fn a_process_that_was_stopped_in_the_middle_of_a_beat_is_not_blamed_for_it() {
     let mut publisher = publisher(Phase::Running);
     pulsed(&publisher, 2_000);
