@@ -16,7 +16,7 @@ import yaml
 import harness
 from containers import BEATS
 from harness import REPOSITORY, until
-from manifests import LINE, arithmetic
+from manifests import checked, lines
 
 # One process builds the images, and runs these.
 pytestmark = pytest.mark.xdist_group("pods")
@@ -88,12 +88,8 @@ def test_the_arithmetic_beside_a_threshold_is_what_checker_tune_says():
     pattern = r"# checker tune (.+)\n((?: *#   \w+: .+\n)+) *interval: (\d+)s\n *timeout: (\d+)s\n *retries: (\d+)\n"
     found = re.findall(pattern, text)
     assert len(found) == 2
-    for options, lines, interval, timeout, retries in found:
-        command = [harness.CHECKER, "tune", *options.split(), "--format", "json"]
-        answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        assert [answer["period_ms"], answer["probe_timeout_ms"], answer["failures"]] == [int(interval) * 1000, int(timeout) * 1000, int(retries)]
-        for name, worst, sum_ in LINE.findall(lines):
-            assert int(worst) == arithmetic(sum_) == answer[name]["worst_ms"] / 1000
+    for options, told, *probe in found:
+        checked(harness.CHECKER, options.split(), lines(told), [int(number) for number in probe])
 
 
 def test_the_configuration_is_one_without_a_mistake():
