@@ -394,13 +394,15 @@ class MariaDb(DatabaseServer):
         super().__init__("mysql", "mysql", "shop")
         user = ["--user=mysql"] if os.geteuid() == 0 else []
         data = f"--datadir={self.folder}/data"
-        self.set_up(["mariadb-install-db", "--no-defaults", *user, data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+        # At its start a server removes what another left among the temporary files, even of one that runs.
+        temporary = f"--tmpdir={self.folder}"
+        self.set_up(["mariadb-install-db", "--no-defaults", *user, data, temporary, "--auth-root-authentication-method=normal", "--skip-test-db"])
         setup = self.folder / "setup.sql"
         setup.write_text(
             f"CREATE DATABASE shop;\nCREATE USER shop@'%' IDENTIFIED BY '{self.password}';\nGRANT ALL ON shop.* TO shop@'%';\n"
         )
         setup.chmod(0o644)
-        options = [data, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--init-file={setup}"]
+        options = [data, temporary, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--init-file={setup}"]
         options += ["--skip-name-resolve", "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-flush-log-at-trx-commit=0"]
         server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         Program.__init__(self, [server, "--no-defaults", *user, *options], cwd=self.folder)
