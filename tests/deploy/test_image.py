@@ -13,6 +13,7 @@ import pytest
 import harness
 from containers import BEATS, IMAGE, SHIPPED, TARGET, Foreground, libraries
 from harness import until
+from manifests import checked, lines
 
 # One process builds the images, and runs these.
 pytestmark = pytest.mark.xdist_group("images")
@@ -77,6 +78,13 @@ def test_the_image_says_what_it_is_and_who_runs_in_it(containers, images):
     assert all(labels[f"org.opencontainers.image.{name}"] for name in written)
     version = re.search(r'(?m)^version = "(.+)"$', (harness.REPOSITORY / "Cargo.toml").read_text())[1]
     assert labels["org.opencontainers.image.version"] == version
+
+
+@pytest.mark.parametrize("name", ["Containerfile", "worker.Containerfile"])
+def test_the_arithmetic_beside_the_health_check_is_what_checker_tune_says(name):
+    pattern = r"# checker tune (.+)\n((?:#   \w+: .+\n)+)HEALTHCHECK --interval=(\d+)s --timeout=(\d+)s --retries=(\d+) "
+    options, told, *probe = re.search(pattern, (IMAGE / name).read_text()).groups()
+    checked(harness.CHECKER, options.split(), lines(told), [int(number) for number in probe])
 
 
 def test_the_image_is_built_for_the_machine_that_is_named(containers, tmp_path):
