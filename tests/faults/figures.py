@@ -25,6 +25,7 @@ class Figures:
     mistakes: list = field(default_factory=list)
     detections: list = field(default_factory=list)
     missed: int = 0
+    unanswered: int = 0
 
     @property
     def accuracy(self):
@@ -43,6 +44,9 @@ def add(sums, scene, view):
     lives = phases(scene, view)
     for run in scene.told[view]:
         if run.last_asked < scene.begun:
+            continue
+        if scene.is_none(run):
+            sums.unanswered += 1
             continue
         sums.looks += run.looks
         # Looks are as far from each other as the judge's period, and evenly.
@@ -85,6 +89,7 @@ def shown(sums, took):
         by_verdict.setdefault(verdict, []).append(after)
     lines = [
         f"{sums.looks} judgements, {sums.live_looks} of them of workers that live, in {took:.0f} s",
+        f"{sums.unanswered} more had no answer from Redis in time, because the machine was busy, and said so (`unknown`)",
         f"query accuracy probability: {sums.accuracy:.6f}",
         f"mistakes: {len(sums.mistakes)} in {sums.live_seconds / 3600:.2f} h of living workers"
         + (f", {max(sums.mistakes):.2f} s at most" if sums.mistakes else ""),
@@ -210,7 +215,7 @@ mistake is to tell of a living worker that it is not live. The time in which a r
 ## What others say of the same workers
 
 Asked once each step stands and its promise is over besides: FOJ (django-health-check-full-of-juice 0.2.0) by its own bootstep's file in the same Celery
-worker, and by its check on our file, with our promise as its limit; Celery's `inspect ping`, of this worker alone; Django-Q2's `Stat.get_all()`. Celery's
+worker, and by its check on our file, with our promise as its limit; Celery's `inspect ping`, of this worker alone; whether Django-Q2's own stat is there. Celery's
 workers are of the prefork pool. As it was seen in that run:
 
 {beside}

@@ -6,11 +6,13 @@ Only where the Python package is installed: `tests/faults/run` installs it.
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
 
+import redis
 from celery import Celery
 
 import django_q_cluster as clusters
@@ -119,8 +121,8 @@ class DjangoQ(clusters.Cluster):
             "cluster": environment["HEARTBEAT_CLUSTER"], "worker": "w", "queues": ["mail"], "interval": INTERVAL,
             "promise": PROMISE, "loop_budget": self.budget, "drain_deadline": drain_deadline, "task_deadline": task_deadline,
         }  # fmt: skip
-        broker = f"{scene.stage.broker.url.rpartition('/')[0]}/1"
-        q = {"name": f"shop-{scene.id}", "redis": broker, "timeout": None}
+        self.broker, self.name = f"{scene.stage.broker.url.rpartition('/')[0]}/1", f"shop-{scene.id}"
+        q = {"name": self.name, "redis": self.broker, "timeout": None}
         site = clusters.Site(None, folder, clusters.sqlite(folder, scene.stage.tables()), clusters.own_cache(), q, **beat)
         command = [*under, sys.executable, "-m", "django", "qcluster"]
         super().__init__(site, harness.Program(command, site.environment(), clusters.HERE))
@@ -133,8 +135,12 @@ class DjangoQ(clusters.Cluster):
         return self.sentinel
 
     def task(self, _deadline, length):
-        self.site.begin(f"'django_q_site.work', {length}")
-        return time.monotonic()
+        """Sends a task; gives the moment at which it began."""
+        send = f"import django; django.setup()\nfrom django_q.tasks import async_task\nasync_task('django_q_site.work', {length})"
+        command = [sys.executable, "-c", send]
+        subprocess.run(command, env=self.site.environment(), cwd=clusters.HERE, check=True, capture_output=True, timeout=300)
+        self.site.has_begun(timeout=60)
+        return time.monotonic() - (time.time() - (self.site.folder / "begun-0").stat().st_mtime)
 
     def stand(self, seconds):
         """The guard's loop waits for its log, in which it would tell that the pusher is no more."""
@@ -151,8 +157,9 @@ class DjangoQ(clusters.Cluster):
         assert self.program.exit_status(60) == 0, self.output
 
     def others(self):
-        """What Django-Q2 says itself of its cluster."""
-        yield "Django-Q2's stat", "alive" if self.site.stats() else "dead"
+        """Whether Django-Q2's own stat of its cluster is there, as it looks for it itself."""
+        with redis.Redis.from_url(self.broker, socket_timeout=5) as client:
+            yield "Django-Q2's stat", "alive" if client.keys(f"django_q:{self.name}:cluster:*") else "dead"
 
     def end(self):
         self.program.end()

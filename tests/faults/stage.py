@@ -21,7 +21,7 @@ from scene import Server
 
 import harness
 from judging import EXAMPLES, Judge, wait_until
-from rules import BUDGET, GRACE, INTERVAL, PROMISE, ROUND, SINKS
+from rules import BUDGET, GRACE, INTERVAL, PATIENCE, PROMISE, ROUND, SINKS
 
 # How many looks at each verdict there are, at least: for so long it is looked at once it is told.
 SETTLE = 1.0
@@ -179,7 +179,9 @@ class Scene:
             self.agent = self.keep(Agent(self.folder, self.url, agent_under))
         with self.stage.starting:
             kind = kind or kinds()[self.driver]
+            launched = time.monotonic()
             self.worker = self.keep(kind(self, harness.environment(**variables), under, **keywords)).up()
+            self.launched = launched, time.monotonic()
         self.file = file(self.worker) if file else self.file
         if self.sink == "agent" and self.agent is None:
             self.agent = self.keep(Agent(self.file.parent, self.url))
@@ -319,6 +321,11 @@ class Scene:
         allowed.append((verdict, since, float("inf")))
         return allowed
 
+    @staticmethod
+    def is_none(run):
+        """Whether it is one look that had no answer from Redis while the machine was busy: the judge says that it cannot tell."""
+        return run.verdict == "unknown" and run.looks == 1 and run.answered - run.asked > PATIENCE / 4
+
     def wrong(self, view):
         """The runs of looks that no rule allows, each as one line."""
         allowed = {}
@@ -329,9 +336,10 @@ class Scene:
             spans.append((since, until))
         wrong = []
         for run in self.told[view]:
-            if run.last_asked < self.begun:
+            if run.last_asked < self.begun or self.is_none(run):
                 continue
-            first, last = max(run.answered, self.begun), run.last_asked
+            # The judge tells whole milliseconds.
+            first, last = max(run.answered + 0.001, self.begun), run.last_asked
             if not any(since <= first and last <= until for since, until in allowed.get(run.verdict, [])):
                 wrong.append(f"{run.verdict} from {run.asked - self.begun:.2f} to {run.last_answered - self.begun:.2f} ({run.looks} looks)")
         return wrong
