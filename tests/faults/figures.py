@@ -160,9 +160,10 @@ def beside(scenes):
         for driver in fault.drivers:
             steps = sorted((key for key in said if key[:2] == (fault.key, driver)), key=lambda key: key[2])
             if steps:
-                right = ", then ".join(key[3] for key in steps)
-                cells = [", then ".join(merged(said[key].get(who)) for key in steps) for who in WHO]
-                cells = ["–" if "–" in cell else cell for cell in cells]
+                # What is the same as before, all across, is told once.
+                rows = [(key[3], *(merged(said[key].get(who)) for who in WHO)) for key in steps]
+                rows = [row for before, row in zip([None, *rows], rows) if row != before]
+                right, *cells = (cell[0] if set(cell) == {"–"} else ", then ".join(cell) for cell in zip(*rows))
                 lines.append("| " + " | ".join([fault.words, word(driver), right, *cells]) + " |")
     return "\n".join(lines) + "\n"
 

@@ -229,10 +229,9 @@ def drain_within(scene):
     worker = scene.start()
     if scene.driver in PYTHON:
         worker.task(60, 12)
-    scene.now()
+    asked = scene.now()
     worker.drain(60)
     scene.mark(brief=scene.driver not in RUST)
-    asked = time.monotonic()
     worker.finish()
     scene.mark(since=asked)
 
