@@ -329,8 +329,7 @@ class DatabaseServer(Program):
     def __init__(self, user, engine, name):
         self.port, self.password = free_port(), "S3cret"
         # Not below a folder of pytest's, which the server's own user may not enter.
-        self._place = tempfile.TemporaryDirectory(prefix="heartbeat-database-", ignore_cleanup_errors=True)
-        self.folder = Path(self._place.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="heartbeat-database-"))
         if os.geteuid() == 0:
             shutil.chown(self.folder, user, user)
         self.django = {
@@ -362,7 +361,7 @@ class DatabaseServer(Program):
 
     def end(self):
         super().end()
-        self._place.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def as_user(name):
@@ -390,17 +389,19 @@ class Postgres(DatabaseServer):
 class MariaDb(DatabaseServer):
     ready_words = "ready for connections"
 
-    def __init__(self):
+    def __init__(self, *more):
         super().__init__("mysql", "mysql", "shop")
         user = ["--user=mysql"] if os.geteuid() == 0 else []
         data = f"--datadir={self.folder}/data"
-        self.set_up(["mariadb-install-db", "--no-defaults", *user, data, "--auth-root-authentication-method=normal", "--skip-test-db"])
+        # At its start a server removes what another left among the temporary files, even of one that runs.
+        temporary = f"--tmpdir={self.folder}"
+        self.set_up(["mariadb-install-db", "--no-defaults", *user, data, temporary, "--auth-root-authentication-method=normal", "--skip-test-db"])
         setup = self.folder / "setup.sql"
         setup.write_text(
             f"CREATE DATABASE shop;\nCREATE USER shop@'%' IDENTIFIED BY '{self.password}';\nGRANT ALL ON shop.* TO shop@'%';\n"
         )
         setup.chmod(0o644)
-        options = [data, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--init-file={setup}"]
-        options += ["--skip-name-resolve", "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-flush-log-at-trx-commit=0"]
+        options = [data, temporary, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--init-file={setup}"]
+        options += ["--skip-name-resolve", "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-flush-log-at-trx-commit=0", *more]
         server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         Program.__init__(self, [server, "--no-defaults", *user, *options], cwd=self.folder)

@@ -32,12 +32,16 @@ impl Mariadb {
             install.arg("--user=mysql");
             command.arg("--user=mysql");
         }
-        let output =
-            install.arg(format!("--datadir={}", data.display())).output().expect("mariadb-install-db");
+        let output = install
+            .args([format!("--datadir={}", data.display()), format!("--tmpdir={}", folder.path().display())])
+            .output()
+            .expect("mariadb-install-db");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let port = free_port();
         command.arg(format!("--datadir={}", data.display())).arg(format!("--port={port}"));
         command.arg(format!("--socket={}", folder.path().join("socket").display()));
+        // At its start a server removes what another left among the temporary files, even of one that runs.
+        command.arg(format!("--tmpdir={}", folder.path().display()));
         command.args([
             "--bind-address=127.0.0.1",
             "--innodb-flush-log-at-trx-commit=0",
