@@ -357,6 +357,9 @@ pub struct Publisher {
     verdict: Verdict,
     /// When the last beat was made.
     beaten_mono_ms: u64,
+    /// Until when Redis has been posted to, or there was nothing to post.
+    #[cfg(feature = "redis")]
+    posted_mono_ms: u64,
     next_beat_ms: u64,
     /// When a stall outside the wait may be excused again.
     next_excuse_ms: u64,
@@ -387,6 +390,8 @@ impl Publisher {
             own_pid: std::process::id(),
             verdict: Verdict::Alive,
             beaten_mono_ms: 0,
+            #[cfg(feature = "redis")]
+            posted_mono_ms: clock::mono_ms(),
             next_beat_ms: 0,
             next_excuse_ms: 0,
             holders: Vec::new(),
@@ -612,7 +617,16 @@ impl Publisher {
 
     /// Makes a beat, and tells how its file was written; `None` where there is no beat to make.
     fn beat(&mut self) -> Result<Option<Written>, Failure> {
-        if !self.can_run(self.subject()) {
+        let can_run = self.can_run(self.subject());
+        #[cfg(feature = "redis")]
+        {
+            let last_ms = std::mem::replace(&mut self.posted_mono_ms, self.record.at_mono_ms);
+            // What is not sent is not kept from arriving.
+            if let Some(stat) = self.stat.as_ref().filter(|_| !can_run) {
+                stat.excuse(self.posted_mono_ms.saturating_sub(last_ms));
+            }
+        }
+        if !can_run {
             return Ok(None);
         }
         self.beaten_mono_ms = self.record.at_mono_ms;
