@@ -45,7 +45,7 @@ def until(fact, timeout=10.0, what=None):
 class Program:
     """One started program, in a session of its own, its output kept line by line."""
 
-    def __init__(self, command, env=None, cwd=None):
+    def __init__(self, command, env=None, cwd=None, umask=-1):
         self.command = [str(part) for part in command]
         self.lines = []
         self._arrived = queue.Queue()
@@ -58,6 +58,7 @@ class Program:
             text=True,
             env=env or environment(),
             cwd=cwd,
+            umask=umask,
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

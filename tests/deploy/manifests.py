@@ -195,10 +195,26 @@ LINE = re.compile(r"#   (\w+): +(\d+) s at worst = +(.+)")
 def thresholds(text):
     """Each comment of what a probe's settings amount to: options, what it says, and the settings that stand below it."""
     for match in TUNE.finditer(text):
-        told = {name: (int(worst), arithmetic(sum_)) for name, worst, sum_ in LINE.findall(match["lines"])}
         settings = {name: re.search(rf"(?m)^ +{name}: (\d+)$", match["probe"]) for name in ("periodSeconds", "timeoutSeconds", "failureThreshold")}
         assert all(settings.values()), f"no probe below:\n{match[0]}"
-        yield match["options"].split(), told, {name: int(found[1]) for name, found in settings.items()}
+        yield match["options"].split(), lines(match["lines"]), [int(found[1]) for found in settings.values()]
+
+
+def checked(checker, options, lines, probe):
+    """What stands beside a probe is what `checker tune` says of just these settings: period, timeout and failures."""
+    told = subprocess.run([checker, "tune", *options, "--format", "json"], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    answer = json.loads(told.stdout)
+    assert lines, "nothing is said"
+    for name, (worst, sum_) in lines.items():
+        assert worst == sum_, f"{name}: the sum is {sum_}"
+        assert worst * 1000 == answer[name]["worst_ms"], name
+    assert [seconds * 1000 for seconds in probe[:2]] == [answer["period_ms"], answer["probe_timeout_ms"]]
+    assert probe[2] == answer["failures"]
+
+
+def lines(text):
+    return {name: (int(worst), arithmetic(sum_)) for name, worst, sum_ in LINE.findall(text)}
 
 
 def arithmetic(text):

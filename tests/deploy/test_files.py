@@ -1,4 +1,4 @@
-"""Every file of deploy/ that this part is about is read, by the tool that its user has, in a test that is named here."""
+"""Every file of deploy/ is read, by the tool that its user has, in a test that is named here."""
 
 from pathlib import Path
 
@@ -7,7 +7,6 @@ import pytest
 from harness import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
-FOLDERS = ("image", "compose", "kubernetes", "helm")
 # A pattern, and the test that reads what it fits.
 READ = {
     "image/Containerfile": "test_image.py::test_the_image_says_what_it_is_and_who_runs_in_it",
@@ -23,12 +22,27 @@ READ = {
     "helm/values.schema.json": "test_kubernetes.py::test_the_chart_refuses_values_that_mean_nothing",
     "helm/checker.toml": "test_kubernetes.py::test_the_chart_holds_the_same_configuration_as_the_base",
     "helm/templates/*": "test_kubernetes.py::test_the_chart_makes_the_same_as_kustomize",
+    "systemd/*.service": "test_systemd.py::test_systemd_takes_every_unit",
+    "systemd/*.socket": "test_systemd.py::test_systemd_takes_every_unit",
+    "systemd/*.timer": "test_systemd.py::test_systemd_takes_every_unit",
+    "proxies/nginx.conf": "test_proxies.py::test_the_proxy_takes_its_page_and_not_a_wrong_one",
+    "proxies/haproxy.cfg": "test_proxies.py::test_the_proxy_takes_its_page_and_not_a_wrong_one",
+    "proxies/Caddyfile": "test_proxies.py::test_the_proxy_takes_its_page_and_not_a_wrong_one",
+    "proxies/traefik*.yml": "test_proxies.py::test_traefiks_pages_are_as_its_schemas_want_them",
+    "prometheus/prometheus.yml": "test_prometheus.py::test_promtool_takes_the_configuration_and_the_rules",
+    "prometheus/rules.yml": "test_prometheus.py::test_promtool_takes_the_configuration_and_the_rules",
+    "prometheus/rules_test.yml": "test_prometheus.py::test_the_rules_pass_their_own_tests_and_every_alert_has_one",
+    "prometheus/checker.toml": "test_prometheus.py::test_alerts_fire_and_resolve_and_all_that_is_asked_for_is_served",
+    "grafana/heartbeat.json": "test_prometheus.py::test_the_dashboard_has_what_grafana_needs",
+    "nagios/*.cfg": "test_nagios.py::test_nagios_takes_the_definitions_and_runs_them",
+    "nagios/icinga2.conf": "test_nagios.py::test_icinga_takes_the_configuration_and_runs_it",
+    "README.md": "test_files.py::test_every_page_is_among_those_whose_blocks_are_run",
     "*/README.md": "test_files.py::test_every_page_is_among_those_whose_blocks_are_run",
 }
 
 
 def files():
-    return [path for folder in FOLDERS for path in sorted((DEPLOY / folder).rglob("*")) if path.is_file()]
+    return [path for path in sorted(DEPLOY.rglob("*")) if path.is_file()]
 
 
 def test_every_file_is_read_in_a_test():

@@ -13,6 +13,7 @@ import pytest
 import harness
 from containers import BEATS, IMAGE, SHIPPED, TARGET, Foreground, libraries
 from harness import until
+from manifests import checked, lines
 
 # One process builds the images, and runs these.
 pytestmark = pytest.mark.xdist_group("images")
@@ -79,6 +80,13 @@ def test_the_image_says_what_it_is_and_who_runs_in_it(containers, images):
     assert labels["org.opencontainers.image.version"] == version
 
 
+@pytest.mark.parametrize("name", ["Containerfile", "worker.Containerfile"])
+def test_the_arithmetic_beside_the_health_check_is_what_checker_tune_says(name):
+    pattern = r"# checker tune (.+)\n((?:#   \w+: .+\n)+)HEALTHCHECK --interval=(\d+)s --timeout=(\d+)s --retries=(\d+) "
+    options, told, *probe = re.search(pattern, (IMAGE / name).read_text()).groups()
+    checked(harness.CHECKER, options.split(), lines(told), [int(number) for number in probe])
+
+
 def test_the_image_is_built_for_the_machine_that_is_named(containers, tmp_path):
     """What is in it for ARM is another build; here only that the argument chooses it, and what the image says of itself."""
     folder = tmp_path / "aarch64-unknown-linux-musl" / "dist"
@@ -113,10 +121,10 @@ if SHIPPED:
             command = ["readelf", "--wide", "--program-headers", "--dynamic", SHIPPED / TARGET / "dist" / program]
             told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             assert "INTERP" not in told and "NEEDED" not in told, program
-        size = containers.inspect(images[0])["Size"] / 1e6
-        told = float(re.search(r"(\d+(?:\.\d+)?) MB", (IMAGE / "README.md").read_text())[1])
-        print(f"the image: {size:.1f} MB")
-        assert size == pytest.approx(told, rel=0.05)
+        sizes = [(SHIPPED / TARGET / "dist" / program).stat().st_size for program in ("checker", "heartbeat")]
+        assert containers.inspect(images[0])["Size"] == pytest.approx(sum(sizes), rel=0.02)
+        told = float(re.search(r"`checker`, built so, is (\d+) MB", (IMAGE / "README.md").read_text())[1])
+        assert sizes[0] / 1e6 == pytest.approx(told, rel=0.1)
 
 
 def test_a_worker_beats_and_its_probes_pass(worker):

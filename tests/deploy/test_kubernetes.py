@@ -9,7 +9,7 @@ import yaml
 
 import harness
 from harness import REPOSITORY
-from manifests import CHART, KUBERNETES, OVERLAYS, VALUES, chart, containers, documents, kubectl, kustomize, pods, rendered, same, thresholds
+from manifests import CHART, KUBERNETES, OVERLAYS, VALUES, chart, checked, containers, documents, kubectl, kustomize, pods, rendered, same, thresholds
 
 # One process renders everything, once.
 pytestmark = pytest.mark.xdist_group("manifests")
@@ -243,16 +243,7 @@ def stated():
 
 @pytest.mark.parametrize(("options", "told", "probe"), list(stated()))
 def test_the_arithmetic_beside_a_threshold_is_what_checker_tune_says(options, told, probe):
-    done = subprocess.run([harness.CHECKER, "tune", *options, "--format", "json"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert told, "nothing is said"
-    for name, (worst, sum_) in told.items():
-        assert worst == sum_, f"{name}: the sum is {sum_}"
-        assert worst * 1000 == answer[name]["worst_ms"], name
-    settings = {"periodSeconds": "period_ms", "timeoutSeconds": "probe_timeout_ms"}
-    assert {name: probe[name] * 1000 for name in settings} == {name: answer[key] for name, key in settings.items()}
-    assert probe["failureThreshold"] == answer["failures"]
+    checked(harness.CHECKER, options, told, probe)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))

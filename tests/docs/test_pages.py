@@ -104,6 +104,8 @@ def bench(start, tmp_path):
     cargo.write_text(BUILT % shlex.quote(shutil.which("cargo")))
     cargo.chmod(0o755)
     (tmp_path / "work").mkdir()
+    # What a page copies from.
+    (tmp_path / "work" / "deploy").symlink_to(REPOSITORY / "deploy")
     environment = harness.environment(
         PATH=f"{programs}:{os.environ['PATH']}",
         CARGO_TARGET_DIR=harness.TARGET,
