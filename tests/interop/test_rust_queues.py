@@ -180,14 +180,28 @@ def test_a_job_that_fails_counts_as_failed(queue, begin):
     assert worker.tasks()["done"] == 0
 
 
-@pytest.mark.parametrize("queue", [Lapin], ids=["lapin"], indirect=True)
-def test_jobs_that_panic_take_no_place_for_ever(queue, begin):
+def test_jobs_that_panic_have_failed_and_the_worker_goes_on(queue, begin):
+    """More of them than run at once: none takes its place for ever."""
     worker = begin()
     for _ in range(9):
         queue.push("panicking")
     queue.push()
     worker.has_done(1)
-    until(lambda: record(worker.file)["tasks"]["failed"] == 9)
+    until(lambda: worker.tasks()["failed"] == 9, timeout=30, what=f"they have failed: {worker.tasks()}; {worker.output}")
+    assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("queue", [Lapin], ids=["lapin"], indirect=True)
+def test_a_job_that_is_cut_off_with_its_connection_is_not_counted_as_done(queue, begin):
+    worker = begin()
+    queue.push(milliseconds=2500)
+    until(lambda: worker.tasks()["running"] == 1, what="the job has begun")
+    queue.cut.cut()
+    until(lambda: worker.tasks()["running"] == 0, what="the job was given up")
+    assert (worker.tasks()["done"], worker.tasks()["failed"]) == (0, 1)
+    queue.cut.mend()
+    worker.has_done(1)
+    assert worker.tasks()["failed"] == 1, "the broker gave it out once more"
 
 
 def test_a_job_that_blocks_its_thread_is_overdue_then_wedged_then_over(queue, begin):

@@ -43,6 +43,7 @@ async fn resize(job: Resize) -> Result<(), BoxDynError> {
         std::thread::sleep(work);
         return Ok(());
     }
+    assert!(job.image != "panicking", "an image that nobody can resize");
     Ok(timeout(job.limit, sleep(work)).await?)
 }
 
@@ -88,6 +89,8 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal, name: &str) ->
     let worker = WorkerBuilder::new(context.clone())
         .backend(storage().await?.poll_with_interval(PERIOD))
         .concurrency(CONCURRENCY)
+        // Jobs run within one future: one that panics would end all that run beside it, and the worker.
+        .catch_panic()
         .layer(TaskLayer::by_request(move |job: &Task<Resize>| tasks.task("resize", job.args.limit + PERIOD)))
         .on_event(move |_, event| {
             // It has told Redis that it is there: at its start, and every 30 s.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use heartbeat::Heartbeat;
+use heartbeat::{Heartbeat, Task};
 use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
@@ -102,17 +102,35 @@ async fn work(heartbeat: &Arc<Heartbeat>, terminate: &mut Signal) -> Result<(), 
 /// Runs one job and tells the broker how it ended.
 async fn run(delivery: Delivery, heartbeat: Arc<Heartbeat>) {
     // A job that can be cancelled is, before the checker calls it overdue.
-    let task = heartbeat.task("letter", JOB_DEADLINE + PAUSE);
+    let task = Running(Some(heartbeat.task("letter", JOB_DEADLINE + PAUSE)));
     // One that panics is told of too: its delivery would take a place of this worker's until that ends.
     let work = AssertUnwindSafe(send(&delivery.data)).catch_unwind();
     let told = if let Ok(Ok(Ok(()))) = timeout(JOB_DEADLINE, work).await {
+        task.done();
         delivery.ack(BasicAckOptions::default()).await
     } else {
-        task.fail();
+        drop(task);
         delivery.nack(BasicNackOptions { requeue: false, ..BasicNackOptions::default() }).await
     };
     if let Err(error) = told {
         eprintln!("the broker will give it to another worker: {error}");
+    }
+}
+
+/// A task that has failed where nobody says that it is done: one that is given up with its connection is not.
+struct Running(Option<Task>);
+
+impl Running {
+    fn done(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.fail();
+        }
     }
 }
 
