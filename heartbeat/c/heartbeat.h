@@ -317,7 +317,8 @@ heartbeat_result heartbeat_builder_set_file_mode(struct heartbeat_builder *build
  * Errors: NULL_PARAMETER. A time that cannot be is told at the start; HEARTBEAT_NONE is not set. So for all of them.
  * Threads: one at a time for one builder. Fork: may be used in a child.
  */
-heartbeat_result heartbeat_builder_set_interval_ms(struct heartbeat_builder *builder, uint64_t ms);
+heartbeat_result heartbeat_builder_set_interval_ms(struct heartbeat_builder *builder,
+                                                   uint64_t ms);
 
 /**
  * How long this worker's silence may last before it counts as lost, in milliseconds, from two intervals. Default:

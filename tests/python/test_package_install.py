@@ -188,7 +188,7 @@ def test_an_editable_install_has_all_modules(tmp_path):
     if not os.environ.get("HEARTBEAT_BUILD"):
         pytest.skip("it is not known what has been built: `tests/run python` says it")
     package = PACKAGE / "heartbeat"
-    before = {path: path.rename(tmp_path / path.name) for path in package.glob("*.so")}
+    before = {path: shutil.move(path, tmp_path / path.name) for path in package.glob("*.so")}
     try:
         code = "import sys; sys.path.insert(0, sys.argv[1]); import backend; print(backend.build_editable(sys.argv[2]))"
         env = harness.environment(PATH=f"{tool_folders()}:{os.environ['PATH']}", HEARTBEAT_CARGO=os.environ["HEARTBEAT_BUILD"])
@@ -205,7 +205,7 @@ def test_an_editable_install_has_all_modules(tmp_path):
         for path in package.glob("*.so"):
             path.unlink()
         for path, kept in before.items():
-            kept.rename(path)
+            shutil.move(kept, path)
 
 
 def test_no_module_needs_more_than_the_c_library(wheel, tmp_path):
