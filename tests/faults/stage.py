@@ -124,7 +124,10 @@ def kinds():
 
 
 def has_python_package():
-    return importlib.util.find_spec("heartbeat._heartbeat") is not None
+    try:
+        return importlib.util.find_spec("heartbeat._heartbeat") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 class Agent(harness.Program):
