@@ -770,6 +770,24 @@ fn no_program_of_a_check_outlives_the_server() {
 }
 
 #[test]
+fn a_manager_that_takes_no_message_holds_up_no_answer_and_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let deaf = UnixDatagram::bind(&path).unwrap();
+    let full = UnixDatagram::unbound().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.send_to(b"READY=1", &path).is_ok() {}
+    let mut server = Server::start_with("[server]\nlisten = '127.0.0.1:0'\ndrain = '0s'\n", &[], |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "300000");
+    });
+    server.wait_for_log("systemd cannot be told");
+    assert_eq!(server.get("/healthz").status, 200);
+    server.signal(Signal::SIGTERM);
+    assert!(until("the end of the server", || server.child.try_wait().unwrap()).success());
+    drop(deaf);
+}
+
+#[test]
 fn one_more_signal_ends_the_wait_for_answers() {
     for signals in [[Signal::SIGINT; 2], [Signal::SIGTERM; 2], [Signal::SIGTERM, Signal::SIGINT]] {
         let text =
