@@ -1,7 +1,10 @@
 """Who judges a worker, asked again and again from its start on: our checker, and FOJ's real check, each on both files."""
 
+import contextlib
+import subprocess
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 
 import foj  # noqa: F401  configures Django
@@ -33,6 +36,17 @@ def foj_passes(file, max_age):
         return not check.errors
 
 
+def known_verdict(file, *arguments, tries=3):
+    """What our checker says. None where it says, again and again, that it cannot tell, or does not come to say it: what this
+    machine has too little time for is neither right nor wrong."""
+    for _ in range(tries):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            verdict = harness.verdict(file, *arguments)
+            if verdict.name != "unknown":
+                return verdict
+    return None
+
+
 @dataclass(frozen=True)
 class Look:
     """What all judges said between two moments; None of who was not asked."""
@@ -48,32 +62,36 @@ class Look:
 
 
 class Watch(threading.Thread):
-    """Looks at one worker's files every `period` seconds, until told to end."""
+    """Looks at one worker's files every `period` seconds, until told to end; a look that cannot be had goes into `failures`."""
 
-    def __init__(self, our_file, foj_file, period):
+    def __init__(self, our_file, foj_file, period, failures):
         super().__init__(daemon=True)
         self.our_file, self.foj_file, self.period = our_file, foj_file, period
-        self.looks = []
+        self.looks, self.failures = [], failures
         self._over = threading.Event()
         self.start()
 
     def run(self):
         wait = 0.0
         while not self._over.wait(wait):
-            look = self.look()
-            self.looks.append(look)
-            wait = max(0.0, look.began + self.period - time.monotonic())
+            begin = time.monotonic()
+            try:
+                self.looks.append(self.look())
+            except Exception:
+                # It is told, and the next look is had all the same.
+                self.failures[f"a look at {self.our_file or self.foj_file}"] = traceback.format_exc()
+            wait = max(0.0, begin + self.period - time.monotonic())
 
     def look(self):
         began = time.monotonic()
         ours = foj_on_ours = foj = foj_by_default = ours_on_foj = None
         if self.our_file:
-            ours = harness.verdict(self.our_file)
+            ours = known_verdict(self.our_file)
             foj_on_ours = foj_passes(self.our_file, LIMIT)
         if self.foj_file:
             foj, foj_by_default = foj_passes(self.foj_file, LIMIT), foj_passes(self.foj_file, FOJ_DEFAULT)
             if len(self.looks) % 3 == 0:
-                ours_on_foj = harness.verdict(self.foj_file, "--max-age", f"{LIMIT}s").passes
+                ours_on_foj = known_verdict(self.foj_file, "--max-age", f"{LIMIT}s")
         return Look(
             began,
             time.monotonic(),
@@ -82,7 +100,7 @@ class Watch(threading.Thread):
             foj,
             foj_by_default,
             foj_on_ours,
-            ours_on_foj,
+            ours_on_foj and ours_on_foj.passes,
         )
 
     def end(self):

@@ -171,7 +171,7 @@ def our_words(row, cell):
         return opinion(cell, "ours")
     if "verdict" in cell.facts:
         return cell.facts["verdict"]
-    return ", then ".join([look.verdict for look in cell.looks if look.ended <= phase.until][-1] for phase in cell.phases)
+    return ", then ".join([look.verdict for look in cell.looks if look.verdict and look.ended <= phase.until][-1] for phase in cell.phases)
 
 
 def their_words(row, pool, by_transport):

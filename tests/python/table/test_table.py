@@ -56,8 +56,10 @@ def test_ours_is_right_at_every_look(row, cell):
 @each(CELLS)
 def test_ours_says_what_it_is(row, cell):
     for phase, verdict in zip(cell.phases, row.verdicts):
-        since = phase.since if phase.alive else phase.since + SOON
-        said = [look.verdict for look in cell.looks if since <= look.began and look.ended <= phase.until]
+        looks = cell.within(phase, SOON)
+        said = [look.verdict for look in looks if look.verdict]
+        # That it could not tell is for a machine that had no time, and no answer to rely on.
+        assert len(said) > len(looks) * 3 / 4, told(cell)
         assert verdict in said, told(cell)
         assert phase.alive or set(said) == {verdict}, told(cell)
 
@@ -142,9 +144,10 @@ def test_foj_follows_a_dangling_link_and_makes_the_file(cell):
     assert cell.facts["created"]
 
 
-def test_what_is_no_heartbeat_passes_for_one_with_foj_and_not_with_us(stage):
-    for kind, (foj, ours) in stage.odd.items():
-        assert foj and not ours.passes, kind
+@pytest.mark.parametrize("kind", scenes.ODD)
+def test_what_is_no_heartbeat_passes_for_one_with_foj_and_not_with_us(stage, kind):
+    foj, ours = stage.odd[kind]
+    assert foj and not ours.passes
 
 
 def test_of_two_workers_on_a_host_the_living_is_alive(stage):
