@@ -6,7 +6,7 @@ use clap::{Args as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
 
 use crate::exit::Exit;
 use crate::format::Format;
-use crate::{completions, stream, worker};
+use crate::{completions, stream, tune, worker};
 
 /// Judges the heartbeats of queue workers.
 #[derive(Debug, Parser)]
@@ -48,6 +48,7 @@ pub enum Command {
     #[cfg(feature = "demo")]
     #[command(hide = true)]
     DemoWorker(crate::demo::worker::Args),
+    Tune(tune::Args),
     Completions(completions::Args),
     #[command(hide = true)]
     Man(completions::ManArgs),
@@ -101,6 +102,7 @@ fn run(command: &Command) -> Exit {
         Command::Demo(args) => crate::demo::run(args),
         #[cfg(feature = "demo")]
         Command::DemoWorker(args) => crate::demo::worker::run(args),
+        Command::Tune(args) => tune::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => completions::run_man(args),
     }

@@ -26,6 +26,7 @@ mod run;
 #[cfg(feature = "serve")]
 pub mod serve;
 mod stream;
+mod tune;
 #[cfg(feature = "watch")]
 pub mod watch;
 mod worker;

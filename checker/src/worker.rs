@@ -4,7 +4,7 @@
 //! configuration file.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueHint;
@@ -87,18 +87,20 @@ pub fn run(args: &Args) -> Exit {
 
 impl Args {
     fn settings(&self) -> Settings {
-        let file = self.file.clone().or_else(|| {
-            let set = env::var_os("HEARTBEAT_FILE").filter(|path| !path.is_empty());
-            set.map(PathBuf::from)
-        });
         Settings {
             max_age: self.max_age,
             want: self.want,
             overdue: self.overdue,
             unknown: self.unknown,
-            ..Settings::new(file.unwrap_or_else(|| DEFAULT_FILE.into()))
+            ..Settings::new(beat_file(self.file.as_deref()))
         }
     }
+}
+
+/// The beat file that is asked about: what the option says, else the environment.
+pub fn beat_file(option: Option<&Path>) -> PathBuf {
+    let set = || env::var_os("HEARTBEAT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    option.map(Path::to_owned).or_else(set).unwrap_or_else(|| DEFAULT_FILE.into())
 }
 
 fn set_deadline(args: &Args, settings: &Settings) -> std::io::Result<()> {
