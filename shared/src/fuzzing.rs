@@ -30,7 +30,8 @@ pub fn django_q(bytes: &[u8]) {
         let _ = pickle.root();
         let _ = stat::read(&pickle, 0);
     }
-    assert!(Stat::open(bytes, &Key::new("s3cret", "salt"), Uuid::parse("00000000-0000-0000-0000-000000000001").expect("it is one")).is_err(), "nobody has signed it");
+    let id = Uuid::parse("00000000-0000-0000-0000-000000000001").expect("it is one");
+    assert!(Stat::open(bytes, &Key::new("s3cret", "salt"), id).is_err(), "nobody has signed it");
 }
 
 /// What Celery's workers and clients write.

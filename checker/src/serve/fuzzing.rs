@@ -66,5 +66,9 @@ pub fn http(bytes: &[u8]) {
     assert!(told.is_empty() || told.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&told));
     // Without the secret first part of the path there is nothing but this.
     let knows = bytes.windows(6).any(|bytes| bytes.eq_ignore_ascii_case(b"hidden"));
-    assert!(knows || !told.windows(10).any(|bytes| bytes == b"\"checks\":{"), "{}", String::from_utf8_lossy(&told));
+    assert!(
+        knows || !told.windows(10).any(|bytes| bytes == b"\"checks\":{"),
+        "{}",
+        String::from_utf8_lossy(&told)
+    );
 }
