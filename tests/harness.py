@@ -45,7 +45,7 @@ def until(fact, timeout=10.0, what=None):
 class Program:
     """One started program, in a session of its own, its output kept line by line."""
 
-    def __init__(self, command, env=None, cwd=None):
+    def __init__(self, command, env=None, cwd=None, umask=-1):
         self.command = [str(part) for part in command]
         self.lines = []
         self._arrived = queue.Queue()
@@ -58,6 +58,7 @@ class Program:
             text=True,
             env=env or environment(),
             cwd=cwd,
+            umask=umask,
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -329,8 +330,7 @@ class DatabaseServer(Program):
     def __init__(self, user, engine, name):
         self.port, self.password = free_port(), "S3cret"
         # Not below a folder of pytest's, which the server's own user may not enter.
-        self._place = tempfile.TemporaryDirectory(prefix="heartbeat-database-", ignore_cleanup_errors=True)
-        self.folder = Path(self._place.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="heartbeat-database-"))
         if os.geteuid() == 0:
             shutil.chown(self.folder, user, user)
         self.django = {
@@ -362,7 +362,7 @@ class DatabaseServer(Program):
 
     def end(self):
         super().end()
-        self._place.cleanup()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def as_user(name):
@@ -390,7 +390,7 @@ class Postgres(DatabaseServer):
 class MariaDb(DatabaseServer):
     ready_words = "ready for connections"
 
-    def __init__(self):
+    def __init__(self, *more):
         super().__init__("mysql", "mysql", "shop")
         user = ["--user=mysql"] if os.geteuid() == 0 else []
         data = f"--datadir={self.folder}/data"
@@ -403,6 +403,6 @@ class MariaDb(DatabaseServer):
         )
         setup.chmod(0o644)
         options = [data, temporary, f"--socket={self.folder}/socket", f"--pid-file={self.folder}/pid", f"--init-file={setup}"]
-        options += ["--skip-name-resolve", "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-flush-log-at-trx-commit=0"]
+        options += ["--skip-name-resolve", "--bind-address=127.0.0.1", f"--port={self.port}", "--innodb-flush-log-at-trx-commit=0", *more]
         server = shutil.which("mariadbd") or "/usr/sbin/mariadbd"
         Program.__init__(self, [server, "--no-defaults", *user, *options], cwd=self.folder)

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Args as _, FromArgMatches as _, Parser, Subcommand, ValueEnum as _};
+use clap::{Parser, Subcommand, ValueEnum as _};
 
 use crate::exit::Exit;
 use crate::format::Format;
@@ -62,18 +62,16 @@ pub fn main(arguments: &[OsString]) -> Exit {
     }
 }
 
-/// A probe runs often, so its arguments are read without building the definitions of all other commands.
+/// A probe runs often, so its arguments are looked at before any definition is built.
 fn parse(arguments: &[OsString]) -> Result<Command, clap::Error> {
-    match arguments {
-        [_, command, rest @ ..] if command == "worker" => parse_worker(rest).map(Command::Worker),
-        _ => Cli::try_parse_from(arguments).map(|cli| cli.command),
+    let quickly = match arguments {
+        [_, command, rest @ ..] if command == "worker" => worker::Args::quickly(rest),
+        _ => None,
+    };
+    match quickly {
+        Some(args) => Ok(Command::Worker(args)),
+        None => Cli::try_parse_from(arguments).map(|cli| cli.command),
     }
-}
-
-fn parse_worker(rest: &[OsString]) -> Result<worker::Args, clap::Error> {
-    let command = clap::Command::new("worker").bin_name("checker worker").no_binary_name(true);
-    let matches = worker::Args::augment_args(command).try_get_matches_from(rest)?;
-    worker::Args::from_arg_matches(&matches)
 }
 
 /// Carries out a parsed command line.
@@ -144,33 +142,109 @@ fn asked_format(arguments: &[OsString]) -> Format {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use clap::Args as _;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split_whitespace().map(OsString::from).collect()
     }
 
+    /// What the definition makes of the words after `checker worker`, in its own order of rules.
+    fn defined(words: &[OsString]) -> Result<worker::Args, String> {
+        let whole = ["checker", "worker"].map(OsString::from).into_iter().chain(words.iter().cloned());
+        match Cli::try_parse_from(whole) {
+            Ok(Cli { command: Command::Worker(args) }) => Ok(args),
+            Ok(other) => panic!("{other:?}"),
+            Err(told) => Err(told.to_string()),
+        }
+    }
+
+    /// Every option of the definition, with good values, bad ones, and such as have rules of their own.
+    fn some_words() -> impl Strategy<Value = Vec<OsString>> {
+        let command = worker::Args::augment_args(clap::Command::new("worker"));
+        let names = command.get_arguments().filter_map(|argument| argument.get_long());
+        let mut names: Vec<_> = names.map(|name| format!("--{name}")).collect();
+        assert!(names.len() >= 8, "{names:?}");
+        names.extend(
+            ["--", "-f", "--file-", "--fil", "--help", "-h", "file", "", "--=", "-"].map(str::to_owned),
+        );
+        let values = [
+            "live",
+            "ready",
+            "fail",
+            "warn",
+            "pass",
+            "any",
+            "0",
+            "root",
+            "text",
+            "json",
+            "health+json",
+            "nagios",
+            "openmetrics",
+            "1m30s",
+            "5s",
+            "0s",
+            "1",
+            "366d",
+            "/run/beat",
+            "a b",
+            "a=b",
+            "",
+            "-",
+            "-1",
+            "--for",
+            "Live",
+            "é",
+        ];
+        let name = prop::sample::select(names);
+        let value = prop::sample::select(Vec::from(values));
+        let joined =
+            (name.clone(), value.clone()).prop_map(|(name, value)| vec![format!("{name}={value}").into()]);
+        let apart = (name.clone(), value).prop_map(|(name, value)| vec![name.into(), value.into()]);
+        let alone = name.prop_map(|name| vec![name.into()]);
+        let torn = Just(vec![OsString::from_vec(b"--file".into()), OsString::from_vec(b"/a\xff".into())]);
+        let part = prop_oneof![6 => apart, 6 => joined, 1 => alone, 1 => torn];
+        prop::collection::vec(part, 0..4).prop_map(|parts: Vec<Vec<OsString>>| parts.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn what_is_read_quickly_is_what_the_definition_says(words in some_words()) {
+            if let Some(args) = worker::Args::quickly(&words) {
+                prop_assert_eq!(Ok(args), defined(&words));
+            }
+        }
+    }
+
     #[test]
-    fn the_quick_way_to_read_a_probes_arguments_says_what_the_whole_command_line_says() {
-        for line in [
-            "checker worker",
-            "checker worker --for ready --overdue warn --owner any --unknown fail --format nagios",
-            "checker worker --file /a --max-age=1m --timeout 2s",
-            "checker worker -h",
-            "checker worker --help",
-            "checker worker --max-age 1",
-            "checker worker --form json",
-            "checker worker --for",
-            "checker worker more",
-            "checker worker --file=",
-        ] {
-            let quick = parse(&words(line)).map(|command| format!("{command:?}"));
-            let whole = Cli::try_parse_from(words(line)).map(|cli| format!("{:?}", cli.command));
-            assert_eq!(
-                quick.map_err(|told| told.to_string()),
-                whole.map_err(|told| told.to_string()),
-                "{line}"
-            );
+    fn every_option_is_read_quickly_in_its_plain_forms() {
+        let good = |name: &str| match name {
+            "file" => "/run/beat",
+            "max-age" | "timeout" => "1m30s",
+            "for" => "ready",
+            "overdue" => "warn",
+            "owner" => "any",
+            "unknown" => "fail",
+            "format" => "json",
+            new => panic!("--{new} is unknown here: does the quick reader know it?"),
+        };
+        let command = worker::Args::augment_args(clap::Command::new("worker"));
+        let names: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
+        let all = names.iter().flat_map(|name| [format!("--{name}"), good(name).to_owned()]);
+        let all: Vec<OsString> = all.map(OsString::from).collect();
+        for words in [vec![], all] {
+            assert_eq!(Ok(worker::Args::quickly(&words).unwrap()), defined(&words));
+        }
+        for name in names {
+            let words = [OsString::from(format!("--{name}={}", good(name)))];
+            assert_eq!(Ok(worker::Args::quickly(&words).unwrap()), defined(&words));
         }
     }
 

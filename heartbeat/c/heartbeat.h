@@ -3,8 +3,8 @@
  *
  * A function that can fail returns a heartbeat_result; where that is not HEARTBEAT_RESULT_OK, nothing was written to what it was to
  * write to. Pointers are checked for NULL, and none may be NULL, but for what is freed. Inputs come first, what is written to
- * comes last and is named ..._out, or is a buffer and its size. Texts that go in end with a NUL and are UTF-8, but for paths,
- * which may be of any bytes; all are copied. Whatever this library hands out belongs to the caller, who gives it back once, by the
+ * comes last and is named ..._out, or is a buffer and its size. Texts that go in end with a NUL and are UTF-8, but for paths
+ * and names of tasks, which may be of any bytes; all are copied. Whatever this library hands out belongs to the caller, who gives it back once, by the
  * function that its comment names. No function is for a signal handler, but for those that say so. After vfork() none is for the
  * child.
  *
@@ -19,7 +19,7 @@
 #include <stdint.h>
 
 /**
- * "None", where a time in milliseconds is asked for: no deadline, no greatest age.
+ * "None", where a time in milliseconds is asked for: no deadline, no greatest age; of a heartbeat_builder_set_..._ms(), not set.
  */
 #define HEARTBEAT_NONE UINT64_MAX
 
@@ -314,7 +314,7 @@ heartbeat_result heartbeat_builder_set_file_mode(struct heartbeat_builder *build
 /**
  * How often to beat, in milliseconds, from 10. Default: $HEARTBEAT_INTERVAL, else 1,000.
  *
- * Errors: NULL_PARAMETER. A time that cannot be is told at the start; so for all of them.
+ * Errors: NULL_PARAMETER. A time that cannot be is told at the start; HEARTBEAT_NONE is not set. So for all of them.
  * Threads: one at a time for one builder. Fork: may be used in a child.
  */
 heartbeat_result heartbeat_builder_set_interval_ms(struct heartbeat_builder *builder, uint64_t ms);
@@ -418,7 +418,7 @@ heartbeat_result heartbeat_pulse(const struct heartbeat *heartbeat);
 
 /**
  * Marks the worker's loop alive, and says that its next pulse may take so many milliseconds: the loop is about to run a long
- * job itself. 97 days at most; above 2.3 hours, whole seconds. It costs what heartbeat_pulse() costs.
+ * job itself. 97 days at most, for HEARTBEAT_NONE too; above 2.3 hours, whole seconds. It costs what heartbeat_pulse() costs.
  *
  * Errors: NULL_PARAMETER.
  * Threads: any, at the same time. Signals: safe in a handler. Fork: does nothing in a child.
@@ -502,8 +502,8 @@ heartbeat_result heartbeat_endpoint_address(const struct heartbeat *heartbeat,
  * Ends the beats and removes the beat file; waits for that, 2 s at most. Once stopped, a heartbeat stays so. The handle stays
  * the caller's.
  *
- * Errors: NULL_PARAMETER; SYSTEM, where the file could not be removed: its record then says "stopped" where it can, and
- * heartbeat_last_error() tells why.
+ * Errors: NULL_PARAMETER; SYSTEM, where the file could not be removed (its record then says "stopped" where it can) or the
+ * beats did not end in time: heartbeat_last_error() tells which. It may be called again.
  * Threads: any, at the same time. Signals: not in a handler. Fork: does nothing in a child.
  */
 heartbeat_result heartbeat_stop(const struct heartbeat *heartbeat);

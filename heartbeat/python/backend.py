@@ -15,11 +15,13 @@ import gzip
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,14 @@ ROOT = HERE.parent.parent
 # What pyproject.toml calls `data`: there while a wheel is made.
 DATA = HERE / "wheel-data"
 
+# As files are named by; on an index it is `heartbeat-checker`.
+DISTRIBUTION = "heartbeat_checker"
 COMMANDS = {"checker": "checker", "heartbeat": "heartbeat-cli"}
 CARGO = "build --locked --release"
 # `_heartbeat` goes where maturin puts it, any other module of a crate below this folder beside it.
 MODULE = "_heartbeat"
+# What every Linux with a C library of the wheel's tag has, by PEP 600.
+LIBRARIES = re.compile(r"lib(c|dl|gcc_s|m|pthread|rt)\.so\.\d|ld-linux[-\w]*\.so\.\d")
 SOURCES = ["Cargo.lock", "Cargo.toml", ".cargo", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "checker", "heartbeat", "shared"]
 # The first of 1980, before which no wheel's clock begins.
 MOMENT = int(os.environ.get("SOURCE_DATE_EPOCH", 315532800))
@@ -83,7 +89,9 @@ def _build(make: Any, wheel_directory: str, config_settings: Settings | None, me
                     module = _stripped(artifact["filenames"][0], Path(folder) / f"lib{name}.so")
                     said.append({**artifact, "filenames": [str(module)]})
                 else:
-                    _stripped(artifact["filenames"][0], data / "platlib" / "heartbeat" / f"{name}.abi3.so")
+                    # Of an editable wheel, this folder is where the package is.
+                    package = HERE if make is maturin.build_editable else data / "platlib"
+                    _stripped(artifact["filenames"][0], package / "heartbeat" / f"{name}.abi3.so")
             elif kinds == ["bin"] and name in COMMANDS and not commands:
                 _stripped(artifact["executable"], data / "scripts" / name)
         for name in COMMANDS if commands else ():
@@ -91,7 +99,35 @@ def _build(make: Any, wheel_directory: str, config_settings: Settings | None, me
             shutil.copy2(Path(commands, name), data / "scripts" / name)
         with _maturin(said):
             wheel: str = make(wheel_directory, config_settings, metadata_directory)
-            return wheel
+    try:
+        audit(Path(wheel_directory, wheel))
+    except SystemExit:
+        Path(wheel_directory, wheel).unlink()
+        raise
+    return wheel
+
+
+def audit(wheel: Path) -> None:
+    """Ends the build where a file in the wheel needs more of a machine than the wheel's tag says. maturin looks at the one module that it is told of."""
+    tags = wheel.stem.rpartition("-")[2].split(".")
+    if all(tag.startswith("linux_") for tag in tags):
+        # It is for the machine that has built it, and says so.
+        return
+    # A musl's tag promises no glibc at all.
+    glibc = min([tuple(map(int, found)) for tag in tags for found in re.findall(r"^manylinux_(\d+)_(\d+)_", tag)], default=(0, 0))
+    with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory(prefix="heartbeat-audit-") as folder:
+        for name in archive.namelist():
+            with archive.open(name) as file:
+                if file.read(4) != b"\x7fELF":
+                    continue
+            path = archive.extract(name, folder)
+            read = subprocess.run(["readelf", "--wide", "--dynamic", "--version-info", path], stdout=subprocess.PIPE, text=True, check=True).stdout
+            needs = max((tuple(map(int, found)) for found in re.findall(r"\bGLIBC_(\d+)\.(\d+)", read)), default=(0, 0))
+            if needs > glibc:
+                raise SystemExit(f"{name} needs glibc {needs[0]}.{needs[1]}, which the wheel's tag does not ask for: {'.'.join(tags)}")
+            others = [library for library in re.findall(r"\(NEEDED\).*\[(.+)\]", read) if not LIBRARIES.fullmatch(library)]
+            if others:
+                raise SystemExit(f"{name} needs {', '.join(others)}, which the wheel's tag does not ask for: {'.'.join(tags)}")
 
 
 def _cargo_build(arguments: str, with_commands: bool) -> list[dict[str, Any]]:
@@ -168,7 +204,7 @@ def build_sdist(sdist_directory: str, config_settings: Settings | None = None) -
     with tempfile.TemporaryDirectory(prefix="heartbeat-sdist-") as folder:
         metadata = Path(folder, prepare_metadata_for_build_wheel(folder), "METADATA").read_bytes()
     version = next(line for line in metadata.decode().splitlines() if line.startswith("Version: ")).partition(" ")[2]
-    name = f"heartbeat-{version}"
+    name = f"{DISTRIBUTION}-{version}"
     project = (HERE / "pyproject.toml").read_text().replace('backend-path = ["."]', 'backend-path = ["heartbeat/python"]')
     # The same bytes whoever makes it, and whenever.
     file = gzip.GzipFile(Path(sdist_directory, f"{name}.tar.gz"), "wb", mtime=MOMENT)

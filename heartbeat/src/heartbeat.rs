@@ -121,7 +121,7 @@ impl Heartbeat {
         self.shared.counters()
     }
 
-    /// The last thing that went wrong in a sink, as a sentence.
+    /// The last thing that went wrong in a sink, or with the stop, as a sentence.
     pub fn last_error(&self) -> Option<String> {
         self.shared.last_error()
     }

@@ -5,16 +5,18 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::sys::signal::kill;
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, geteuid};
 
 use crate::clock;
@@ -64,9 +66,7 @@ pub enum Observation {
 
 /// Reads the beat file at `path`: no link is followed, no FIFO waited for, at most [`MAX_BYTES`] are read.
 pub fn observe(path: &Path, owner: Owner) -> Observation {
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY);
-    match open_patiently(&options, path) {
+    match open_patiently(path, OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY) {
         Ok(mut file) => observe_open(&mut file, owner).unwrap_or_else(|error| unreadable(&error)),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Observation::Unsafe(Unsafe::Link),
         // A socket cannot be opened at all.
@@ -103,17 +103,27 @@ pub fn is_hidden(name: &OsStr) -> bool {
 }
 
 /// A publisher that writes over its file, because the disk is full, makes readers wait for some microseconds.
-fn open_patiently(options: &OpenOptions, path: &Path) -> io::Result<File> {
+fn open_patiently(path: &Path, flags: OFlag) -> io::Result<File> {
     const TRIES: u32 = 50;
     for _ in 1..TRIES {
-        match options.open(path) {
+        match open(path, flags) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 thread::sleep(Duration::from_millis(1));
             }
             opened => return opened,
         }
     }
-    options.open(path)
+    open(path, flags)
+}
+
+/// Opens a file to read it. Not by `std`, whose call is two of the kernel's with musl.
+fn open(path: &Path, flags: OFlag) -> io::Result<File> {
+    loop {
+        match openat(AT_FDCWD, path, flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(Errno::EINTR) => {}
+            opened => return Ok(File::from(opened?)),
+        }
+    }
 }
 
 fn observe_open(file: &mut File, owner: Owner) -> io::Result<Observation> {
@@ -129,7 +139,13 @@ fn observe_open(file: &mut File, owner: Owner) -> io::Result<Observation> {
     while filled < buffer.len() {
         match file.read(&mut buffer[filled..]) {
             Ok(0) => break,
-            Ok(more) => filled += more,
+            Ok(more) => {
+                filled += more;
+                // Beats come as new files, so there is no more in this one: the read that would say so is left out.
+                if filled as u64 == metadata.len() {
+                    break;
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -280,9 +296,10 @@ impl Facts {
 
 /// The kernel's boot id; empty where there is no `/proc`.
 pub(crate) fn boot_id() -> String {
-    let mut id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.truncate(id.trim_end().len());
-    id
+    let mut id = [0; 64];
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let read = open(path, OFlag::empty()).and_then(|mut file| file.read(&mut id)).unwrap_or_default();
+    std::str::from_utf8(&id[..read]).unwrap_or_default().trim_end().to_owned()
 }
 
 /// The inode of this process's PID namespace; 0 where there is no `/proc`, or one of another namespace, in which
@@ -295,7 +312,7 @@ pub(crate) fn pid_namespace() -> u64 {
 /// What can be seen of the process `pid`.
 pub(crate) fn process(pid: u32) -> Process {
     let mut stat = [0; 1024];
-    let read = File::open(stat_path(pid, &mut [0; 32])).and_then(|mut file| file.read(&mut stat));
+    let read = open(stat_path(pid, &mut [0; 32]), OFlag::empty()).and_then(|mut file| file.read(&mut stat));
     match read.ok().and_then(|read| parse_stat(&stat[..read])) {
         Some(process) => process,
         // Not readable is not the same as not there: `/proc` may be hidden (hidepid) or not mounted.

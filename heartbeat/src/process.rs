@@ -2,8 +2,8 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -26,18 +26,24 @@ pub fn generation() -> u32 {
 }
 
 /// Sees to it that forked children know themselves. Before any heartbeat takes its generation.
+///
+/// Not under a lock: a child may be forked while another thread is just here, and would wait for it for ever. Where two
+/// threads are here at once both functions are registered twice, which does no harm.
 pub fn watch_forks() -> io::Result<()> {
-    static ONCE: Once = Once::new();
-    static RESULT: AtomicU32 = AtomicU32::new(0);
-    ONCE.call_once(|| {
-        // SAFETY: both functions live as long as the program, touch one atomic or only what `at_exit` says,
-        // and neither unwinds.
-        let failed =
-            unsafe { libc::pthread_atfork(None, None, Some(in_child)) != 0 || libc::atexit(at_exit) != 0 };
-        RESULT.store(u32::from(failed), Ordering::Relaxed);
-    });
-    // Both calls fail for want of memory only.
-    if RESULT.load(Ordering::Relaxed) == 0 { Ok(()) } else { Err(io::ErrorKind::OutOfMemory.into()) }
+    static WATCHED: AtomicBool = AtomicBool::new(false);
+    if WATCHED.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    // SAFETY: both functions live as long as the program, touch one atomic or only what `at_exit` says,
+    // and neither unwinds.
+    let failed =
+        unsafe { libc::pthread_atfork(None, None, Some(in_child)) != 0 || libc::atexit(at_exit) != 0 };
+    if failed {
+        // For want of memory only.
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    WATCHED.store(true, Ordering::Release);
+    Ok(())
 }
 
 /// Starts a thread that gets no signals: those are for the program's own threads.

@@ -65,6 +65,8 @@ struct State {
     /// Since when the broker is not reached.
     broker_lost_ms: Option<u64>,
     ended: bool,
+    /// Somebody has waited for the end in vain.
+    late: bool,
     removed: Result<(), String>,
     last_error: Option<String>,
     /// Why the last beat is no new file.
@@ -73,6 +75,16 @@ struct State {
     loops: Vec<Arc<Mark>>,
     #[cfg(feature = "tokio")]
     waiting: Vec<Waker>,
+}
+
+impl State {
+    /// How a stop has gone, as far as that is known now.
+    fn outcome_of_stop(&self) -> Result<(), String> {
+        if self.late && !self.ended {
+            return Err("the publisher did not end in time".to_owned());
+        }
+        self.removed.clone()
+    }
 }
 
 /// How the publisher itself has fared: numbers since the start.
@@ -129,6 +141,7 @@ impl Shared {
                 subject,
                 broker_lost_ms: None,
                 ended: false,
+                late: false,
                 removed: Ok(()),
                 last_error: None,
                 file_failure: None,
@@ -231,11 +244,12 @@ impl Shared {
         if self.generation != process::generation() {
             return Ok(());
         }
-        let (state, _) = self
+        let (mut state, _) = self
             .ended
             .wait_timeout_while(self.state(), timeout, |state| !state.ended)
             .unwrap_or_else(PoisonError::into_inner);
-        if state.ended { state.removed.clone() } else { Err("the publisher did not end in time".to_owned()) }
+        state.late = !state.ended;
+        state.outcome_of_stop()
     }
 
     /// Whether the publisher has ended, and how; else `context` is woken when it has.
@@ -281,8 +295,13 @@ impl Shared {
         }
     }
 
+    /// A stop that failed is the last of all.
     pub fn last_error(&self) -> Option<String> {
-        if self.generation == process::generation() { self.state().last_error.clone() } else { None }
+        if self.generation != process::generation() {
+            return None;
+        }
+        let state = self.state();
+        state.outcome_of_stop().err().or_else(|| state.last_error.clone())
     }
 
     pub fn file_failure(&self) -> Option<String> {
@@ -338,6 +357,9 @@ pub struct Publisher {
     verdict: Verdict,
     /// When the last beat was made.
     beaten_mono_ms: u64,
+    /// Until when Redis has been posted to, or there was nothing to post.
+    #[cfg(feature = "redis")]
+    posted_mono_ms: u64,
     next_beat_ms: u64,
     /// When a stall outside the wait may be excused again.
     next_excuse_ms: u64,
@@ -368,6 +390,8 @@ impl Publisher {
             own_pid: std::process::id(),
             verdict: Verdict::Alive,
             beaten_mono_ms: 0,
+            #[cfg(feature = "redis")]
+            posted_mono_ms: clock::mono_ms(),
             next_beat_ms: 0,
             next_excuse_ms: 0,
             holders: Vec::new(),
@@ -593,7 +617,16 @@ impl Publisher {
 
     /// Makes a beat, and tells how its file was written; `None` where there is no beat to make.
     fn beat(&mut self) -> Result<Option<Written>, Failure> {
-        if !self.can_run(self.subject()) {
+        let can_run = self.can_run(self.subject());
+        #[cfg(feature = "redis")]
+        {
+            let last_ms = std::mem::replace(&mut self.posted_mono_ms, self.record.at_mono_ms);
+            // What is not sent is not kept from arriving.
+            if let Some(stat) = self.stat.as_ref().filter(|_| !can_run) {
+                stat.excuse(self.posted_mono_ms.saturating_sub(last_ms));
+            }
+        }
+        if !can_run {
             return Ok(None);
         }
         self.beaten_mono_ms = self.record.at_mono_ms;

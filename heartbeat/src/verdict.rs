@@ -171,7 +171,10 @@ impl fmt::Display for Unsafe {
             Self::Link => f.write_str("it is a symbolic link"),
             Self::NotRegular => f.write_str("it is not a regular file"),
             Self::Owner(uid) => write!(f, "it belongs to user {uid}"),
-            Self::Writable(mode) => write!(f, "others than its owner may write to it (mode {mode:04o})"),
+            Self::Writable(mode) => write!(
+                f,
+                "others than its owner may write to it (mode {mode:04o}; umask 022, or chmod go-w, mends it)"
+            ),
         }
     }
 }

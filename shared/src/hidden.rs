@@ -1,18 +1,29 @@
 //! Secrets that no log shows, whatever repeats them: the last line of defence against a library or a peer whose words hold what it
 //! was given.
 //!
-//! They are the process's, because who puts words together for a log, and cuts them, does not know the configuration.
+//! They are the process's, because who puts words together for a log, and cuts them, does not know the configuration. They are
+//! replaced as a whole and never locked: a child forked while another thread is at it would find a lock held for ever.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{PoisonError, RwLock};
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
 
 /// The longest first: one may be a part of another.
 type Form = (Reverse<usize>, String);
 
 /// How many want each of them hidden.
-static HIDDEN: RwLock<BTreeMap<Form, usize>> = RwLock::new(BTreeMap::new());
+static HIDDEN: ArcSwapOption<BTreeMap<Form, usize>> = ArcSwapOption::const_empty();
+
+fn change(change: impl Fn(&mut BTreeMap<Form, usize>)) {
+    HIDDEN.rcu(|hidden| {
+        let mut hidden = hidden.as_deref().cloned().unwrap_or_default();
+        change(&mut hidden);
+        Some(Arc::new(hidden))
+    });
+}
 
 /// Shorter ones are parts of ordinary words; nothing could be told any more.
 const SHORTEST: usize = 4;
@@ -36,13 +47,14 @@ impl Hidden {
 
 impl Drop for Hidden {
     fn drop(&mut self) {
-        let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
-        for form in &self.0 {
-            match hidden.get_mut(form) {
-                Some(wanted) if *wanted > 1 => *wanted -= 1,
-                _ => drop(hidden.remove(form)),
+        change(|hidden| {
+            for form in &self.0 {
+                match hidden.get_mut(form) {
+                    Some(wanted) if *wanted > 1 => *wanted -= 1,
+                    _ => drop(hidden.remove(form)),
+                }
             }
-        }
+        });
     }
 }
 
@@ -53,11 +65,11 @@ pub fn hide<'s>(secrets: impl Iterator<Item = &'s str>) -> Hidden {
         .filter(|form| form.len() >= SHORTEST)
         .map(|form| (Reverse(form.len()), form))
         .collect();
-    let mut hidden = HIDDEN.write().unwrap_or_else(PoisonError::into_inner);
-    for form in &forms {
-        *hidden.entry(form.clone()).or_default() += 1;
-    }
-    drop(hidden);
+    change(|hidden| {
+        for form in &forms {
+            *hidden.entry(form.clone()).or_default() += 1;
+        }
+    });
     Hidden(forms)
 }
 
@@ -87,12 +99,18 @@ pub fn cut_without_secrets(text: &str) -> String {
 }
 
 fn replaced(text: &str, replace: impl Fn(String, &str) -> String) -> String {
-    let hidden = HIDDEN.read().unwrap_or_else(PoisonError::into_inner);
-    hidden.keys().fold(text.to_owned(), |text, (_, secret)| replace(text, secret))
+    let hidden = HIDDEN.load();
+    hidden
+        .iter()
+        .flat_map(|hidden| hidden.keys())
+        .fold(text.to_owned(), |text, (_, secret)| replace(text, secret))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -125,5 +143,40 @@ mod tests {
                 assert!(["it is ", "it is …"].contains(&&*told), "{told}");
             }
         }
+    }
+
+    #[test]
+    fn a_child_that_is_forked_in_the_middle_of_it_hides_what_it_is_told_to() {
+        use nix::sys::wait::{WaitStatus, waitpid};
+        use nix::unistd::{ForkResult, alarm, fork};
+
+        let _hidden = hide((0..200).map(|_| "Hidden-before-a-fork"));
+        let ended = AtomicBool::new(false);
+        thread::scope(|threads| {
+            for _ in 0..3 {
+                threads.spawn(|| {
+                    while !ended.load(Ordering::Relaxed) {
+                        assert_eq!(without_secrets("Hidden-before-a-fork"), "…");
+                        drop(hide(["Hidden-for-a-moment"].into_iter()));
+                    }
+                });
+            }
+            let children = (0..50).map(|_| {
+                // SAFETY: the child calls what is tested, allocates, and ends; nothing of its parent's threads is waited for.
+                match unsafe { fork() }.unwrap() {
+                    ForkResult::Child => {
+                        alarm::set(20);
+                        let _own = hide(["Hidden-by-the-child"].into_iter());
+                        let told = without_secrets("Hidden-by-the-child Hidden-before-a-fork");
+                        // SAFETY: it ends the process, and runs nothing more of it.
+                        unsafe { nix::libc::_exit(i32::from(told != "… …")) }
+                    }
+                    ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+                }
+            });
+            let well = children.filter(|child| matches!(child, WaitStatus::Exited(_, 0))).count();
+            ended.store(true, Ordering::Relaxed);
+            assert_eq!(well, 50);
+        });
     }
 }

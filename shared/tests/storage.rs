@@ -6,7 +6,8 @@ mod servers;
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -171,12 +172,8 @@ async fn s3_lets_in_who_has_the_right_secret_and_the_right_to_do_what_is_asked()
 async fn google_takes_gives_back_and_deletes_an_object_of_who_has_the_key() {
     let mut server = GoogleStorage::start();
     let settings = |account: &Path, more: &Value| {
-        let mut settings = json!({
-            "url": "gs://media",
-            "endpoint": format!("http://127.0.0.1:{}", server.port),
-            "service_account": account,
-        });
-        settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut settings = gs(&server, more);
+        settings["service_account"] = json!(account);
         settings
     };
     let account = server.account(true);
@@ -205,6 +202,60 @@ async fn google_takes_gives_back_and_deletes_an_object_of_who_has_the_key() {
     server.program.restart();
     server.wait();
     assert_eq!(ask(&*write).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_key_of_google_that_is_replaced_counts_from_the_next_question_on() {
+    let server = GoogleStorage::start();
+    let (account, other) = (server.account(true), server.account(false));
+    let kept = server.program.folder.path().join("mounted.json");
+    let copy = |from: &Path| std::fs::copy(from, &kept).unwrap();
+    copy(&account);
+    let write = check("storage", gs(&server, &json!({ "mode": "write", "service_account": kept })));
+    assert_eq!(ask(&*write).await, Ok(()));
+    copy(&other);
+    let told = ask(&*write).await.unwrap_err();
+    assert!(told.starts_with("access is denied: "), "{told}");
+    copy(&account);
+    assert_eq!(ask(&*write).await, Ok(()));
+}
+
+#[tokio::test]
+async fn credentials_that_the_environment_names_are_hidden_and_replaced_as_those_of_the_settings_are() {
+    const NAME: &str =
+        "credentials_that_the_environment_names_are_hidden_and_replaced_as_those_of_the_settings_are";
+    let Some(file) = std::env::var_os("GOOGLE_APPLICATION_CREDENTIALS").map(PathBuf::from) else {
+        // The environment is a process's: this test once more, in one of its own.
+        let place = tempfile::tempdir().unwrap();
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args([NAME, "--exact"]).env("GOOGLE_APPLICATION_CREDENTIALS", place.path().join("adc.json"));
+        again.env("AWS_ACCESS_KEY_ID", "shop").env("AWS_SECRET_ACCESS_KEY", "S3cret-of-aws");
+        assert!(again.status().unwrap().success());
+        return;
+    };
+    let server = GoogleStorage::start();
+    let write = check("storage", gs(&server, &json!({ "mode": "write" })));
+    let told = ask(&*write).await.unwrap_err();
+    assert!(told.starts_with("the file of `GOOGLE_APPLICATION_CREDENTIALS` cannot be used"), "{told}");
+    for (own, let_in) in [(true, true), (false, false), (true, true)] {
+        std::fs::copy(server.account(own), &file).unwrap();
+        let asked = ask(&*write).await;
+        assert_eq!(asked.is_ok(), let_in, "{asked:?}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let key = serde_json::from_str::<Value>(&text).unwrap()["private_key"].as_str().unwrap().to_owned();
+        assert_eq!(without_secrets(&format!("{text} or {key}")), "… or …");
+    }
+    let nowhere = json!({ "url": "s3://media", "path": "logo.svg", "endpoint": "http://127.0.0.1:1" });
+    let amazon = check("storage", nowhere);
+    ask(&*amazon).await.unwrap_err();
+    assert_eq!(without_secrets("S3cret-of-aws"), "…");
+}
+
+fn gs(server: &GoogleStorage, more: &Value) -> Value {
+    let mut settings =
+        json!({ "url": "gs://media", "endpoint": format!("http://127.0.0.1:{}", server.port) });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    settings
 }
 
 #[tokio::test]

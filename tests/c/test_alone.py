@@ -245,6 +245,12 @@ int main(int argc, char **argv) {
     size_t length;
 
     if (argc != 2 || heartbeat_builder_set_file(builder, argv[1]) || heartbeat_builder_add_queue(builder, "mail")) return 1;
+    /* What is set to none is not set. */
+    if (heartbeat_builder_set_interval_ms(builder, 1) || heartbeat_builder_set_interval_ms(builder, HEARTBEAT_NONE) ||
+        heartbeat_builder_set_promise_ms(builder, HEARTBEAT_NONE) || heartbeat_builder_set_loop_budget_ms(builder, HEARTBEAT_NONE) ||
+        heartbeat_builder_set_start_deadline_ms(builder, HEARTBEAT_NONE) ||
+        heartbeat_builder_set_drain_deadline_ms(builder, HEARTBEAT_NONE))
+        return 1;
     for (int cycle = 0; cycle < 20; cycle++) {
         if (heartbeat_builder_start(builder, &beats)) return 2;
         if (heartbeat_builder_start(builder, &refused) != HEARTBEAT_RESULT_HELD) return 3;
@@ -270,6 +276,57 @@ def test_nothing_is_left_of_many_heartbeats(way, built, tmp_path):
     source.write_text(CYCLES)
     run(*built(source, way), tmp_path / "beat", env=harness.environment())
     assert not (tmp_path / "beat").exists()
+
+
+LATE = """
+#define _GNU_SOURCE
+#include <heartbeat.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static atomic_bool hanging = true;
+
+/* This program's own comes before that of the C library: a file system that hangs. */
+int unlink(const char *path) {
+    while (hanging)
+        usleep(1000);
+    return (int)syscall(SYS_unlink, path);
+}
+
+static void told(heartbeat *beats, heartbeat_result result) {
+    char why[256];
+    size_t length;
+
+    if (heartbeat_last_error(beats, why, sizeof why, &length))
+        strcpy(why, "?");
+    printf("%u %s\\n", result, why);
+}
+
+int main(int argc, char **argv) {
+    heartbeat_builder *builder = heartbeat_builder_new();
+    heartbeat *beats;
+
+    if (argc != 2 || heartbeat_builder_set_file(builder, argv[1]) || heartbeat_builder_start(builder, &beats))
+        return 1;
+    told(beats, heartbeat_stop(beats));
+    hanging = false;
+    told(beats, heartbeat_stop(beats));
+    heartbeat_free(beats);
+    heartbeat_builder_free(builder);
+    return 0;
+}
+"""
+
+
+def test_a_stop_that_came_too_late_is_no_failure_of_the_next_one(shipped, tmp_path):
+    source = tmp_path / "late.c"
+    source.write_text(LATE)
+    program = shipped.program(source, tmp_path / "late", static=True, standard="c11")
+    told = run(program, tmp_path / "beat", env=harness.environment()).splitlines()
+    assert told == ["7 the publisher did not end in time", "0 "]
 
 
 CHECK = """

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from c_library import run
 from harness import record, until, verdict
 
 SOURCE = Path(__file__).with_name("forks.c")
@@ -97,6 +98,71 @@ def test_no_child_hangs_while_other_threads_are_at_all_the_locks(way, forking):
     assert record(program.file)["pid"] == program.pid
     assert verdict(program.file).name == "alive"
     program.ends_well()
+
+
+# This program's own `pthread_atfork` comes before that of glibc, which only hands on to this function.
+FIRST = """
+#define _GNU_SOURCE
+#include <heartbeat.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *);
+
+static atomic_int inside, forked;
+
+int pthread_atfork(void (*before)(void), void (*parent)(void), void (*child)(void)) {
+    atomic_fetch_add(&inside, 1);
+    while (!forked)
+        usleep(1000);
+    return __register_atfork(before, parent, child, NULL);
+}
+
+static void *start(void *path) {
+    heartbeat_builder *builder = heartbeat_builder_new();
+    heartbeat *beats = NULL;
+
+    if (heartbeat_builder_set_file(builder, path) || heartbeat_builder_start(builder, &beats))
+        return NULL;
+    heartbeat_builder_free(builder);
+    return beats;
+}
+
+int main(int argc, char **argv) {
+    pthread_t thread;
+    void *beats;
+    int status = -1;
+    pid_t pid;
+
+    if (argc != 3 || pthread_create(&thread, NULL, start, argv[1]))
+        return 1;
+    while (!inside)
+        usleep(1000);
+    pid = fork();
+    forked = 1;
+    if (pid == 0) {
+        alarm(20);
+        beats = start(argv[2]);
+        if (!beats || heartbeat_stop(beats))
+            _exit(2);
+        _exit(0);
+    }
+    if (waitpid(pid, &status, 0) != pid || pthread_join(thread, &beats) || !beats || heartbeat_stop(beats))
+        return 3;
+    printf("%d %#x\\n", (int)inside, (unsigned)status);
+    return 0;
+}
+"""
+
+
+def test_a_child_that_was_forked_during_the_very_first_start_starts_for_itself(shipped, tmp_path):
+    source = tmp_path / "first.c"
+    source.write_text(FIRST)
+    program = shipped.program(source, tmp_path / "first", static=True, standard="c11")
+    assert run(program, tmp_path / "beat", tmp_path / "other", env=harness.environment()).split() == ["1", "0"]
 
 
 @WAYS

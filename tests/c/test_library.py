@@ -67,6 +67,12 @@ def test_a_packager_gets_everything_below_his_own_root(shipped, tmp_path):
     assert str(tmp_path) not in (tmp_path / lib / "pkgconfig" / "heartbeat.pc").read_text()
 
 
+def test_a_library_for_another_machine_is_stripped_by_that_machines_own_tool(tmp_path):
+    settings = ["TARGET=aarch64-unknown-linux-gnu", "STRIP=aarch64-linux-gnu-strip", f"PREFIX={tmp_path}"]
+    told = run("make", "--dry-run", "-C", CRATE, "install", *settings)
+    assert re.findall(r"(?m)^(\S*strip) --strip-debug", told) == ["aarch64-linux-gnu-strip"]
+
+
 def test_pkg_config_tells_what_the_compiler_wants(shipped, musl):
     native = harness.TARGET / "dist" / "heartbeat-native-static-libs"
     static = shipped.pkg_config("--static", "--libs")

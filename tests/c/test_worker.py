@@ -75,6 +75,20 @@ def test_the_example_finishes_what_it_was_given(shipped, start, tmp_path):
     worker.ends_well()
 
 
+def test_a_line_that_is_too_long_is_left_out_and_told_and_the_next_ones_are_run(shipped, start, tmp_path):
+    worker = start(Worker, [shipped.program(SOURCE, tmp_path / "worker")], tmp_path / "beat")
+    # The longest that fits, one byte more, and one that takes many reads.
+    worker.say("true ".ljust(4095, "#"))
+    worker.say("echo no ".ljust(4096, "#"))
+    worker.say("echo no " + "#" * 100_000)
+    worker.say("echo yes")
+    worker.process.stdin.close()
+    worker.reports("done: echo yes")
+    worker.ends_well()
+    assert worker.lines.count("yes\n") == 1 and "no\n" not in worker.lines
+    assert worker.output.count("too long") == 2 and worker.output.count("done: ") == 2
+
+
 def test_a_command_that_is_stopped_is_overdue_long_before_its_deadline(shipped, start, tmp_path):
     worker = start(Worker, [shipped.program(SOURCE, tmp_path / "worker")], tmp_path / "beat", deadline_ms=3_600_000)
     worker.say("kill -STOP $$")

@@ -21,6 +21,7 @@ The convention, for whoever writes a page:
   that was killed;
   `<!-- configuration -->` marks a configuration of the checker: it must be one without a mistake;
   `<!-- file: NAME -->` and `<!-- start: NAME -->` mark a recipe's file and how it is started: tests/interop/test_recipes.py runs both;
+  `<!-- containers -->` marks commands of buildah and podman, which tests/deploy/test_commands.py runs, a page's in one folder;
   `<!-- not run: reason -->` is for what cannot be run here; each is listed at the end of the test run.
 """
 

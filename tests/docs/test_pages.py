@@ -19,13 +19,18 @@ from blocks import blocks, commands, printed
 from harness import CHECKER, HEARTBEAT, REPOSITORY, DemoWorker, until, verdict
 
 MEMBERS = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["members"]
-PAGES = [REPOSITORY / "README.md", *(page for member in MEMBERS for page in sorted((REPOSITORY / member).glob("*.md")))]
-# Those of a worker's file and its start are run by tests/interop/test_recipes.py, in the real programs.
+PAGES = [
+    REPOSITORY / "README.md",
+    *(page for member in MEMBERS for page in sorted((REPOSITORY / member).glob("*.md"))),
+    *sorted((REPOSITORY / "deploy").rglob("*.md")),
+]
+# Those of a worker's file and its start are run by tests/interop/test_recipes.py, in the real programs; those of containers by
+# tests/deploy/test_commands.py.
 BLOCKS = [
     block
     for page in PAGES
     for block in blocks(page.relative_to(REPOSITORY), page.read_text())
-    if block.comment("file") is None and block.comment("start") is None
+    if all(block.comment(word) is None for word in ("file", "start", "containers"))
 ]
 # A release build of the whole project is the longest thing that a page asks for.
 PATIENCE = 1200
@@ -99,6 +104,8 @@ def bench(start, tmp_path):
     cargo.write_text(BUILT % shlex.quote(shutil.which("cargo")))
     cargo.chmod(0o755)
     (tmp_path / "work").mkdir()
+    # What a page copies from.
+    (tmp_path / "work" / "deploy").symlink_to(REPOSITORY / "deploy")
     environment = harness.environment(
         PATH=f"{programs}:{os.environ['PATH']}",
         CARGO_TARGET_DIR=harness.TARGET,

@@ -52,7 +52,8 @@ class Worker(Program):
             JOB_LIMIT_MS=LIMIT * 1000,
         )
         command = start_of(file, way).replace("/run/worker", str(folder))
-        super().__init__(["bash", "-c", command], environment, folder)
+        # As many distributions have it for their users: what is touched carelessly is writable for a group.
+        super().__init__(["bash", "-c", command], environment, folder, umask=0o002)
 
     def verdict(self, *more):
         age = ["--max-age", f"{AGE}s"] if self.way == "touch" else []
@@ -229,7 +230,7 @@ def celery(start, tmp_path, own_broker):
         (tmp_path / "alive.py").write_text(FILES["alive.py"])
         (tmp_path / "touching.py").write_text('import alive\nfrom celery_app import app\n\napp.steps["worker"].add(alive.Alive)\n')
         more = {"ALIVE_FILE": tmp_path / "alive", "PYTHONPATH": tmp_path}
-        worker = start(CeleryWorker, own_broker, pool=pool, application="touching", **more).ready()
+        worker = start(CeleryWorker, own_broker, pool=pool, application="touching", umask=0o002, **more).ready()
         worker.judged = lambda: verdict(tmp_path / "alive", "--max-age", f"{AGE}s").name
         worker.becomes = lambda expected: until(lambda: worker.judged() == expected, timeout=30, what=expected)
         worker.becomes("alive")

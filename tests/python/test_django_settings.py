@@ -8,8 +8,9 @@ import harness
 from django_site import PACKAGE, Gunicorn, Site
 
 CONFIGURED = """
-import json, sys
+import json, os, sys
 import django
+os.environ["MYSQL_UNIX_PORT"] = "/run/the.sock"
 from django.conf import settings
 settings.configure(SECRET_KEY="S3cret-of-django", INSTALLED_APPS=["django.contrib.contenttypes", "heartbeat.django"], BASE_DIR="/srv/shop")
 django.setup()
@@ -45,6 +46,10 @@ def cache(backend, **more):
     return {"CACHES": {"default": {"BACKEND": f"django.core.cache.backends.{backend}", **more}}}
 
 
+def s3(**options):
+    return {"STORAGES": {"default": {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}}}
+
+
 SERVER = {"NAME": "shop", "USER": "me@it", "PASSWORD": "p/w:d?#", "HOST": "db", "PORT": "5433"}
 TURNED = [
     # A dependency in Django's words, and in the checker's.
@@ -63,7 +68,12 @@ TURNED = [
     (database("postgresql", NAME="shop", OPTIONS={"service": "s"}), "database", 'DATABASES["default"]["OPTIONS"]["service"] stands for a file that only libpq reads'),
     (database("mysql", **SERVER), "database", {"url": "mysql://me%40it:p%2Fw%3Ad%3F%23@db:5433/shop"}),
     (database("mysql", NAME="shop", HOST="/run/my.sock", USER="u"), "database", {"url": "mysql://u@localhost/shop?socket=%2Frun%2Fmy.sock"}),
-    (database("mysql", NAME="shop", OPTIONS={"ssl": {"ca": "/ca"}}), "database", {"url": "mysql://localhost/shop?ssl-ca=%2Fca&ssl-mode=VERIFY_CA"}),
+    (database("mysql", NAME="shop", HOST="db", OPTIONS={"ssl": {"ca": "/ca"}}), "database", {"url": "mysql://db/shop?ssl-ca=%2Fca&ssl-mode=VERIFY_CA"}),
+    # To MySQL's own client, which is no Python, this machine is a socket.
+    (database("mysql", NAME="shop"), "database", {"url": "mysql://localhost/shop?socket=%2Frun%2Fthe.sock"}),
+    (database("mysql", NAME="shop", HOST="localhost", PORT=3307), "database", {"url": "mysql://localhost:3307/shop?socket=%2Frun%2Fthe.sock"}),
+    (database("mysql", NAME="shop", HOST="localhost", OPTIONS={"unix_socket": "/run/my.sock"}), "database", {"url": "mysql://localhost/shop?socket=%2Frun%2Fmy.sock"}),
+    (database("mysql", NAME="shop", HOST="127.0.0.1", OPTIONS={"unix_socket": "/run/my.sock"}), "database", {"url": "mysql://127.0.0.1/shop"}),
     (database("sqlite3", NAME="/srv/my shop.db"), "database", {"url": "sqlite:///srv/my%20shop.db"}),
     (database("sqlite3", NAME=":memory:"), "database", 'DATABASES["default"] is in the memory of a process, or named by a URI: nobody else can ask it'),
     (database("oracle", NAME="x"), "database", 'DATABASES["default"] is no PostgreSQL, MySQL or SQLite'),
@@ -126,6 +136,9 @@ TURNED = [
         {"type": "storage", "alias": "s"},
         {"url": "s3://b", "region": "r", "secret": "k", "mode": "write"},
     ),
+    (s3(location="/media/", bucket_name="b"), "storage", {"url": "s3://b", "prefix": "media/checker", "mode": "write"}),
+    (s3(bucket_name="b") | {"AWS_LOCATION": "media"}, {"type": "storage", "prefix": "probe"}, {"url": "s3://b", "prefix": "media/probe", "mode": "write"}),
+    (s3(location="media", bucket_name="b"), {"type": "storage", "mode": "exists", "path": "a/b.svg"}, {"url": "s3://b", "path": "media/a/b.svg", "mode": "exists"}),
     ({}, {"type": "memory", "max_used": 80}, {"max_used": 80}),
 ]
 
@@ -321,3 +334,29 @@ def test_a_database_behind_a_unix_socket_with_any_password_is_asked_as_django_as
     answer = harness.until(all_fail, what="all are told")
     assert answer.status == 503
     assert b"S3cret" not in answer.body and "S3cret" not in served.output
+
+
+PYMYSQL = "import pymysql\npymysql.version_info = (2, 2, 7, 'final', 0)\npymysql.install_as_MySQLdb()\n"
+
+
+def test_a_mysql_at_a_socket_alone_is_asked_there_as_django_asks_it(start, tmp_path):
+    database = start(harness.MariaDb, "--skip-networking")
+    harness.until(database.answers, timeout=60, what="MariaDB answers")
+    socket = str(database.folder / "socket")
+    health_check = {"SUBSETS": {"readiness": ["database"]}, "SERVER": {"detail": "safe"}}
+
+    def asked(host, options, code="", **environment):
+        site = Site(tmp_path / "site", {"DATABASES": {"default": database.django | {"HOST": host, "OPTIONS": options}}, "HEALTH_CHECK": health_check}, code=code)
+        return site, site.command("health_check", "-s", "readiness", **environment)
+
+    for host in ("localhost", ""):
+        # As MySQL's own client finds it. That is no Python package, and not here: nobody but the checker asks.
+        site, done = asked(host, {}, MYSQL_UNIX_PORT=socket)
+        assert done.code == 0, (host, done)
+        # With PyMySQL, which is here, Django asks as well.
+        site, done = asked(host, {"unix_socket": socket}, PYMYSQL)
+        assert done.code == 0, (host, done)
+        assert site.python("from django.db import connection\nwith connection.cursor() as it: it.execute('SELECT 1'); print(*it.fetchone())") == "1\n"
+    # To PyMySQL `localhost` is a host, where nobody listens.
+    site, done = asked("localhost", {}, PYMYSQL, MYSQL_UNIX_PORT=socket)
+    assert done.code == 1 and "refused" in done.out + done.err, done

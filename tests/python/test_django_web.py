@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import django
 import pytest
 
 import harness
@@ -149,6 +150,26 @@ def test_a_frozen_dependency_ends_at_the_deadline_and_holds_nobody_else_up(start
     harness.until(lambda: served.ask("/healthcheck/readyz").status == 200, what="it is ready again")
 
 
+def test_on_gevent_a_question_that_waits_holds_nobody_else_up(start, site, own_broker):
+    pytest.importorskip("gevent")
+    toml = f'[server]\ntimeout = "8s"\n[subsets]\nreadiness = ["redis"]\n[checks.redis]\ntype = "redis"\ntimeout = "8s"\nurl = "{own_broker.url}"\n'
+    served = start(Gunicorn, site(toml), "--worker-class", "gevent", "--workers", "1").ready()
+    assert served.ask("/healthcheck/readyz").status == 200
+    own_broker.signal(signal.SIGSTOP)
+    time.sleep(1.1)  # The pass is kept for a second.
+    answers = []
+    asking = [threading.Thread(target=lambda: answers.append(served.ask("/healthcheck/readyz"))) for _ in range(15)]
+    [thread.start() for thread in asking]
+    time.sleep(0.5)  # Until they wait.
+    for path in ("healthcheck/liveness", "slow/1"):
+        assert served.ask(f"/{path}").status == 200
+    assert not answers, "the frozen one was waited for"
+    [thread.join(30) for thread in asking]
+    assert {answer.status for answer in answers} == {503} and len(answers) == 15
+    own_broker.signal(signal.SIGCONT)
+    harness.until(lambda: served.ask("/healthcheck/readyz").status == 200, what="it is ready again")
+
+
 def test_each_worker_that_gunicorn_forks_has_a_checker_of_its_own(start, site):
     made = site()
     # The master asks too, before it forks: what it has started is of no use to its children.
@@ -284,8 +305,9 @@ def test_nothing_of_the_database_is_touched_and_liveness_needs_no_configuration(
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.middleware.csrf.CsrfViewMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",
-        "django.contrib.auth.middleware.LoginRequiredMiddleware",
     ]
+    if django.VERSION >= (5, 1):
+        middleware.append("django.contrib.auth.middleware.LoginRequiredMiddleware")
     apps = ["django.contrib.contenttypes", "django.contrib.auth", "django.contrib.sessions", "heartbeat.django"]
     served = start(Gunicorn, site(DATABASES=gone, MIDDLEWARE=middleware, INSTALLED_APPS=apps)).ready()
     answer = served.ask("/healthcheck/readyz")
@@ -300,7 +322,21 @@ def test_a_configuration_that_cannot_be_used_fails_readiness_and_no_liveness(sta
     served = start(server, site("[subsets]\nreadiness = ['nothing']\n"), ).ready()
     assert (served.ask("/healthcheck/readyz").status, served.ask("/healthcheck/healthz").status) == (503, 200)
     assert served.ask("/healthcheck/liveness/").json == {"status": "ok", "checks": {}}
-    harness.until(lambda: "C016" in served.output or "nothing" in served.output, what="the log tells why")
+    told = lambda: served.output.count("the configuration cannot be used")  # noqa: E731
+    harness.until(lambda: told() and "nothing" in served.output, what="the log tells why")
+    assert [served.ask("/healthcheck/readyz").status for _ in range(20)] == [503] * 20
+    assert told() == 1, served.output
+
+
+def test_what_else_is_wrong_with_a_configuration_is_told_too(start, site):
+    made = site("[subsets]\nreadiness = ['nothing']\n")
+    served = start(Gunicorn, made).ready()
+    for name in ("nothing", "not-it-either"):
+        made.write("checker.toml", f"[subsets]\nreadiness = ['{name}']\n")
+        assert [served.ask("/healthcheck/readyz").status for _ in range(5)] == [503] * 5
+        harness.until(lambda: served.output.count(name) == 1, what=f"the log tells of {name} once")  # noqa: B023
+    made.write("checker.toml", TOML)
+    assert served.ask("/healthcheck/readyz").status == 200
 
 
 @pytest.mark.parametrize("server", [Gunicorn, Uvicorn])
@@ -323,6 +359,16 @@ def test_liveness_is_answered_before_all_else(start, site, server):
     post = served.ask("/alive", method="POST")
     assert (post.status, post.headers["allow"]) == (405, "GET, HEAD")
     assert served.ask("/other").status == 500
+
+
+@pytest.mark.parametrize("path", ["/", "", "//", "healthcheck/liveness"])
+def test_liveness_takes_no_front_page(site, path):
+    made = site(HEALTH_CHECK={"CONFIG": "checker.toml", "LIVENESS_PATH": path})
+    made.write("site_urls.py", URLS.replace("urlpatterns = [", 'urlpatterns = [\n    path("", lambda request: HttpResponse("the front page")),'))
+    code = "from django.test import Client\nprint(*[Client().get(path).content for path in ('/', '/healthcheck/liveness')])"
+    assert made.python(code) == "b'the front page' b'{\"status\":\"ok\",\"checks\":{}}\\n'\n"
+    done = made.command("check")
+    assert done.code == 1 and '(heartbeat.E003) HEALTH_CHECK["LIVENESS_PATH"]' in done.err, done
 
 
 def answered(served, path):

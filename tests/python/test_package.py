@@ -402,7 +402,8 @@ import os, sys
 before, modules = len(os.listdir("/proc/self/task")), set(sys.modules)
 import heartbeat
 assert len(os.listdir("/proc/self/task")) == before == 1
-print(sorted({name.partition(".")[0] for name in set(sys.modules) - modules} - {"heartbeat"} - set(sys.stdlib_module_names)))
+new = {name.partition(".")[0]: sys.modules[name] for name in set(sys.modules) - modules}
+print(sorted(name for name in set(new) - {"heartbeat"} if "site-packages" in (getattr(new[name], "__file__", None) or "")))
 """
     done = run(code)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

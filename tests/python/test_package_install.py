@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import importlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 
@@ -18,6 +20,8 @@ import harness
 from blocks import blocks
 
 PACKAGE = harness.REPOSITORY / "heartbeat" / "python"
+# On an index, and in the names of files. What is imported is `heartbeat`.
+DISTRIBUTION, FILES = "heartbeat-checker", "heartbeat_checker"
 VERSION = re.search(r'^version = "(.+)"', (harness.REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)[1]
 
 
@@ -88,6 +92,9 @@ except ValueError: pass
 child = os.fork()
 if child == 0: beating.pulse(); beating.stop(); os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
+from heartbeat import _checker
+asked = _checker.Checker(text="[subsets]\\nreadiness = ['it']\\n[checks.it]\\ntype = 'command'\\ncommand = ['true']\\n")
+assert asked.read()[1] == ["readiness"] and asked.answer("GET", "/readyz")[0] == 200 and asked.run("readiness")[0] == 0
 print(sys.version_info[:2], round(took * 1000, 1), "ms")
 """
 
@@ -105,7 +112,7 @@ def test_a_wheel_in_a_fresh_environment_is_all_that_is_needed(fresh, tmp_path):
     checked = pip(fresh, "check")
     assert checked.returncode == 0, checked.stdout
     # What is taken away is all that was brought.
-    assert pip(fresh, "uninstall", "--quiet", "--yes", "heartbeat").returncode == 0
+    assert pip(fresh, "uninstall", "--quiet", "--yes", DISTRIBUTION).returncode == 0
     left = [path for path in (tmp_path / "fresh").rglob("*") if "heartbeat" in path.name or path.name == "checker"]
     assert left == []
 
@@ -113,7 +120,7 @@ def test_a_wheel_in_a_fresh_environment_is_all_that_is_needed(fresh, tmp_path):
 def test_the_wheel_holds_what_it_says_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        info, data = f"heartbeat-{VERSION}.dist-info", f"heartbeat-{VERSION}.data"
+        info, data = f"{FILES}-{VERSION}.dist-info", f"{FILES}-{VERSION}.data"
         sources = {
             str(path.relative_to(PACKAGE))
             for path in (PACKAGE / "heartbeat").rglob("*")
@@ -140,11 +147,65 @@ def test_the_wheel_holds_what_it_says_and_nothing_else(wheel):
         metadata = archive.read(f"{info}/METADATA").decode()
         assert re.search(r"^Tag: cp39-abi3-\w+_x86_64$|^Tag: cp39-abi3-\w+$", archive.read(f"{info}/WHEEL").decode(), re.MULTILINE)
     fields = [line.partition(": ")[::2] for line in metadata.partition("\n\n")[0].splitlines()]
-    assert ("Version", VERSION) in fields and ("Requires-Python", ">=3.9") in fields
+    assert ("Name", DISTRIBUTION) in fields and ("Version", VERSION) in fields and ("Requires-Python", ">=3.9") in fields
     assert ("License-Expression", "MIT OR Apache-2.0") in fields
     required = [value for name, value in fields if name == "Requires-Dist"]
     assert required and all("extra ==" in value for value in required)
     assert {value for name, value in fields if name == "Provides-Extra"} == {"celery", "django", "django-q"}
+
+
+def test_a_tag_that_promises_more_than_any_file_keeps_is_refused(wheel, tmp_path, monkeypatch):
+    """maturin looks at one module alone. The others are three files more, of which each could be built otherwise."""
+    monkeypatch.syspath_prepend(PACKAGE)
+    monkeypatch.setitem(sys.modules, "maturin", types.ModuleType("maturin"))
+    backend = importlib.import_module("backend")
+    begin = f"{FILES}-{VERSION}-cp39-abi3-"
+    with zipfile.ZipFile(wheel) as archive:
+        files = [name for name in archive.namelist() if name.endswith(".so") or "/scripts/" in name]
+        assert len(files) == 4
+        for name in files:
+            # Each alone, as if all others were well.
+            with zipfile.ZipFile(tmp_path / "one", "w") as one:
+                one.writestr(name, archive.read(name))
+            for tag in ("manylinux_2_5_x86_64.manylinux1_x86_64", "musllinux_1_2_x86_64"):
+                promising = (tmp_path / "one").rename(tmp_path / f"{begin}{tag}.whl")
+                with pytest.raises(SystemExit, match=re.escape(f"{name} needs glibc 2.")):
+                    backend.audit(promising)
+                promising.rename(tmp_path / "one")
+            for tag in ("manylinux_2_99_x86_64", "linux_x86_64"):
+                backend.audit((tmp_path / "one").rename(tmp_path / f"{begin}{tag}.whl"))
+                (tmp_path / f"{begin}{tag}.whl").rename(tmp_path / "one")
+    library = next(path for path in Path("/lib").rglob("libz.so.1"))
+    gcc = ["gcc", "-shared", "-x", "c", "/dev/null", "-x", "none", "-Wl,--no-as-needed", library, "-o", tmp_path / "other.so"]
+    subprocess.run(gcc, check=True)
+    with zipfile.ZipFile(tmp_path / f"{begin}manylinux_2_99_x86_64.whl", "w") as one:
+        one.write(tmp_path / "other.so", "heartbeat/_other.so")
+    with pytest.raises(SystemExit, match=r"heartbeat/_other.so needs libz.so.1"):
+        backend.audit(Path(one.filename))
+
+
+def test_an_editable_install_has_all_modules(tmp_path):
+    if not os.environ.get("HEARTBEAT_BUILD"):
+        pytest.skip("it is not known what has been built: `tests/run python` says it")
+    package = PACKAGE / "heartbeat"
+    before = {path: path.rename(tmp_path / path.name) for path in package.glob("*.so")}
+    try:
+        code = "import sys; sys.path.insert(0, sys.argv[1]); import backend; print(backend.build_editable(sys.argv[2]))"
+        env = harness.environment(PATH=f"{tool_folders()}:{os.environ['PATH']}", HEARTBEAT_CARGO=os.environ["HEARTBEAT_BUILD"])
+        done = subprocess.run([sys.executable, "-c", code, PACKAGE, tmp_path], env=env, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "fresh"], check=True)
+        python = tmp_path / "fresh" / "bin" / "python"
+        assert pip(python.parent, "install", "--quiet", "--no-index", "--no-deps", tmp_path / done.stdout.splitlines()[-1]).returncode == 0
+        code = "import heartbeat._checker, heartbeat._heartbeat as it; print(heartbeat._checker.__file__, it.__file__, heartbeat.__path__[0])"
+        done = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == [str(package / "_checker.abi3.so"), str(package / "_heartbeat.abi3.so"), str(package)], done
+        assert (tmp_path / "fresh" / "bin" / "checker").exists()
+    finally:
+        for path in package.glob("*.so"):
+            path.unlink()
+        for path, kept in before.items():
+            kept.rename(path)
 
 
 def test_no_module_needs_more_than_the_c_library(wheel, tmp_path):
@@ -162,12 +223,15 @@ def sdist(tmp_path_factory):
     return make_sdist(PACKAGE, folder)
 
 
+def tool_folders():
+    """Where maturin is, in the environment beside, and Rust."""
+    folders = [str(Path(entry).parents[2] / "bin") for entry in sys.path if entry.endswith("site-packages")]
+    return ":".join(folders + ([str(Path(os.environ["CARGO"]).parent)] if "CARGO" in os.environ else []))
+
+
 def make_sdist(backend, folder):
     code = "import sys; sys.path.insert(0, sys.argv[1]); import backend; print(backend.build_sdist(sys.argv[2]))"
-    # Where maturin is, in the environment beside, and Rust.
-    folders = [str(Path(entry).parents[2] / "bin") for entry in sys.path if entry.endswith("site-packages")]
-    folders += [str(Path(os.environ["CARGO"]).parent)] if "CARGO" in os.environ else []
-    env = harness.environment(PATH=":".join([*folders, os.environ["PATH"]]))
+    env = harness.environment(PATH=f"{tool_folders()}:{os.environ['PATH']}")
     done = subprocess.run([sys.executable, "-c", code, backend, folder], env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(folder, done.stdout.splitlines()[-1])
@@ -177,9 +241,9 @@ def test_a_source_distribution_is_whole_and_the_same_whenever_it_is_made(sdist, 
     with tarfile.open(sdist) as archive:
         names = archive.getnames()
         archive.extractall(tmp_path, filter="data")
-    root = tmp_path / f"heartbeat-{VERSION}"
+    root = tmp_path / f"{FILES}-{VERSION}"
     assert {name.partition("/")[0] for name in names} == {root.name}
-    assert f"Name: heartbeat\nVersion: {VERSION}\n" in (root / "PKG-INFO").read_text()
+    assert f"Name: {DISTRIBUTION}\nVersion: {VERSION}\n" in (root / "PKG-INFO").read_text()
     assert 'backend-path = ["heartbeat/python"]' in (root / "pyproject.toml").read_text()
     # Cargo finds every crate, and every version as it is locked.
     cargo = os.environ.get("CARGO", "cargo")
@@ -193,7 +257,7 @@ def test_without_rust_the_source_says_what_is_missing(sdist, tmp_path):
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     code = "import sys; sys.path.insert(0, sys.argv[1]); import backend; backend.build_wheel(sys.argv[2])"
-    backend = tmp_path / f"heartbeat-{VERSION}" / "heartbeat" / "python"
+    backend = tmp_path / f"{FILES}-{VERSION}" / "heartbeat" / "python"
     env = {"PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", code, backend, tmp_path], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -211,11 +275,20 @@ def test_the_package_passes_mypy_strict(tmp_path):
 
 
 def test_programs_that_use_it_pass_mypy_strict_and_wrong_ones_do_not(tmp_path):
-    page = PACKAGE / "README.md"
-    programs = {block.comment("recipe"): block.text for block in blocks(page, page.read_text()) if block.comment("recipe")}
-    for name in ("plain", "on_asyncio"):
-        (tmp_path / f"{name}.py").write_text(programs[name])
-    done = mypy("--strict", "plain.py", "on_asyncio.py", cwd=tmp_path)
+    programs = []
+    for page in (PACKAGE / "README.md", PACKAGE / "django.md"):
+        for block in blocks(page, page.read_text()):
+            if block.language == "python":
+                name = block.comment("recipe") or f"{page.stem}_{block.line}"
+                programs.append(tmp_path / f"{name}.py")
+                # Django's own template of settings has this one.
+                given = "from pathlib import Path\n\nBASE_DIR = Path()\n" if "BASE_DIR" in block.text else ""
+                programs[-1].write_text(given + block.text)
+    assert {"plain", "on_asyncio", "beating_rq", "beating_dramatiq", "beating_huey"} < {program.stem for program in programs}
+    assert any("LivenessProbe" in program.read_text() for program in programs)
+    # Of what has no types, or types for a part of it, nothing can be said; all else is strict.
+    others = ["--ignore-missing-imports", "--allow-untyped-calls", "--allow-untyped-decorators"]
+    done = mypy("--strict", *others, *(program.name for program in programs), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     wrong = ["heartbeat.Heartbeat('x')", "heartbeat.Heartbeat(file=True)", "heartbeat.Heartbeat(interval='1s')", "b.status = 'idle'"]
     wrong += ["b.task(1)", "b.task('x', 'y')", "b.pulse_within(None)", "x: int = b.status", "class A(heartbeat.Heartbeat): pass"]

@@ -186,3 +186,87 @@ def test_another_interpreter_in_the_process_can_use_it_or_is_told_that_it_cannot
     else:
         assert done.stdout == "works\n" * 3
     assert list(tmp_path.iterdir()) == []
+
+
+CHECKS = """[subsets]
+readiness = ["it"]
+[checks.it]
+type = "command"
+command = ["true"]
+"""
+
+ASKING = """
+import multiprocessing, os, sys
+from heartbeat import _checker
+
+checker = _checker.Checker(text=open("checker.toml").read())
+
+def ask(_):
+    return os.getpid(), checker.answer("GET", "/readyz")[0], checker.run("readiness")[0]
+
+if __name__ == "__main__":
+    # The parent's threads are of no use to a child.
+    assert ask(0) == (os.getpid(), 200, 0)
+    with multiprocessing.get_context(sys.argv[1]).Pool(3) as pool:
+        answers = pool.map_async(ask, range(30), 1).get(40)
+    assert {answer[1:] for answer in answers} == {(200, 0)} and os.getpid() not in {pid for pid, *_ in answers}, answers
+    assert ask(0) == (os.getpid(), 200, 0)
+"""
+
+
+@pytest.mark.parametrize("way", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing_ask_a_checker_of_their_own(start, python, tmp_path, way):
+    from harness import Program, environment
+
+    (tmp_path / "asking.py").write_text(ASKING)
+    (tmp_path / "checker.toml").write_text(CHECKS)
+    program = start(Program, [python, "asking.py", way], environment(PYTHONWARNINGS=SILENT), tmp_path)
+    assert program.exit_status(60) == 0, program.output
+
+
+CHECKER_INSIDE = """
+import sys
+from importlib import machinery, util
+if sys.version_info >= (3, 13):
+    import _interpreters as interpreters
+    create = interpreters.create
+else:
+    import _xxsubinterpreters as interpreters
+    create = lambda kind: interpreters.create(isolated=kind == "isolated")
+kind, first = sys.argv[1:]
+path = util.find_spec("heartbeat._checker").origin
+# Without the package around it, whose other module says no before.
+code = f'''
+from importlib import machinery, util
+loader = machinery.ExtensionFileLoader("heartbeat._checker", {path!r})
+try:
+    module = util.module_from_spec(util.spec_from_loader("heartbeat._checker", loader))
+    loader.exec_module(module)
+except ImportError as error:
+    print("ImportError:", error, flush=True)
+else:
+    checker = module.Checker(text=open("checker.toml").read())
+    print(checker.answer("GET", "/readyz")[0], checker.run("readiness")[0], flush=True)
+'''
+if first == "main":
+    exec(code)
+for _ in range(3):
+    one = create(kind)
+    failed = interpreters.run_string(one, code)
+    assert not failed, failed
+    interpreters.destroy(one)
+if first != "main":
+    exec(code)
+"""
+
+
+@pytest.mark.parametrize("first", ["main", "inner"])
+@pytest.mark.parametrize("kind", ["isolated", "legacy"])
+def test_another_interpreter_can_ask_the_checker_or_is_told_that_it_cannot(run, tmp_path, kind, first):
+    (tmp_path / "checker.toml").write_text(CHECKS)
+    done = run(CHECKER_INSIDE, kind, first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    inside = ["200 0"] * 3
+    if kind == "isolated" and sys.version_info >= (3, 12):
+        inside = ["ImportError: module heartbeat._checker does not support loading in subinterpreters"] * 3
+    assert done.stdout.splitlines() == (["200 0", *inside] if first == "main" else [*inside, "200 0"])

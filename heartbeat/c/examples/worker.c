@@ -1,5 +1,5 @@
 /*
- * A whole worker: it takes commands from standard input, one a line, runs several at once, each within its deadline, and on SIGTERM
+ * A whole worker: it takes commands from standard input, one a line, runs several at once, each with a deadline, and on SIGTERM
  * or at the end of its input finishes what it has.
  *
  *     cc -o worker worker.c $(pkg-config --cflags --libs heartbeat)
@@ -125,6 +125,8 @@ static int running(void) {
 /* Lines that have been read and not begun. */
 static char input[LINE];
 static size_t filled;
+/* What comes before the next end of a line belongs to one that was too long. */
+static bool skipping;
 
 /* The next whole line, or NULL. */
 static char *next_line(char *line) {
@@ -141,6 +143,16 @@ static char *next_line(char *line) {
     return line;
 }
 
+/* Forgets the rest of a line that was too long, as far as it has been read. */
+static void skip(void) {
+    char *end = memchr(input, '\n', filled);
+
+    skipping = !end;
+    filled = end ? filled - (size_t)(end + 1 - input) : 0;
+    if (end)
+        memmove(input, end + 1, filled);
+}
+
 /* Reads more; whether there may be more after it. */
 static bool take(void) {
     ssize_t got = read(STDIN_FILENO, input + filled, sizeof input - filled);
@@ -153,8 +165,14 @@ static bool take(void) {
         return false;
     }
     filled += (size_t)got;
-    /* A line that does not fit would never end. */
-    return filled < sizeof input || memchr(input, '\n', filled);
+    if (skipping)
+        skip();
+    if (filled == sizeof input && !memchr(input, '\n', filled)) {
+        fprintf(stderr, "worker: a line is too long, and left out\n");
+        skipping = true;
+        filled = 0;
+    }
+    return true;
 }
 
 static int signals(void) {

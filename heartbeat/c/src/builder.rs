@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::boundary::{
     Answer, Buffer, Out, borrowed, bytes, changed, give, guarded, guarded_or, taken, text,
 };
-use crate::handle::Heartbeat;
+use crate::handle::{Heartbeat, optional};
 use crate::outcome::Outcome;
 
 /// The settings of a heartbeat. What is not set is taken from the environment at the start (HEARTBEAT_FILE, HEARTBEAT_CLUSTER,
@@ -24,11 +24,11 @@ pub struct Builder {
     file: Option<PathBuf>,
     no_file: bool,
     file_mode: Option<u32>,
-    interval_ms: Option<u64>,
-    promise_ms: Option<u64>,
-    loop_budget_ms: Option<u64>,
-    start_deadline_ms: Option<u64>,
-    drain_deadline_ms: Option<u64>,
+    interval: Option<Duration>,
+    promise: Option<Duration>,
+    loop_budget: Option<Duration>,
+    start_deadline: Option<Duration>,
+    drain_deadline: Option<Duration>,
     #[cfg(feature = "redis")]
     redis: Option<String>,
     #[cfg(feature = "endpoint")]
@@ -57,15 +57,15 @@ impl Builder {
             }
         }
         let durations = [
-            (self.interval_ms, Core::interval as fn(Core, Duration) -> Core),
-            (self.promise_ms, Core::promise),
-            (self.loop_budget_ms, Core::loop_budget),
-            (self.start_deadline_ms, Core::start_deadline),
-            (self.drain_deadline_ms, Core::drain_deadline),
+            (self.interval, Core::interval as fn(Core, Duration) -> Core),
+            (self.promise, Core::promise),
+            (self.loop_budget, Core::loop_budget),
+            (self.start_deadline, Core::start_deadline),
+            (self.drain_deadline, Core::drain_deadline),
         ];
-        for (ms, set) in durations {
-            if let Some(ms) = ms {
-                core = set(core, Duration::from_millis(ms));
+        for (duration, set) in durations {
+            if let Some(duration) = duration {
+                core = set(core, duration);
             }
         }
         if let Some(queues) = &self.queues {
@@ -236,12 +236,12 @@ pub unsafe extern "C" fn heartbeat_builder_set_file_mode(builder: *mut Builder, 
 
 /// How often to beat, in milliseconds, from 10. Default: $HEARTBEAT_INTERVAL, else 1,000.
 ///
-/// Errors: NULL_PARAMETER. A time that cannot be is told at the start; so for all of them.
+/// Errors: NULL_PARAMETER. A time that cannot be is told at the start; HEARTBEAT_NONE is not set. So for all of them.
 /// Threads: one at a time for one builder. Fork: may be used in a child.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbeat_builder_set_interval_ms(builder: *mut Builder, ms: u64) -> Outcome {
     // SAFETY: the caller's word.
-    unsafe { set(builder, |builder| builder.interval_ms = Some(ms)) }
+    unsafe { set(builder, |builder| builder.interval = optional(ms)) }
 }
 
 /// How long this worker's silence may last before it counts as lost, in milliseconds, from two intervals. Default:
@@ -252,7 +252,7 @@ pub unsafe extern "C" fn heartbeat_builder_set_interval_ms(builder: *mut Builder
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbeat_builder_set_promise_ms(builder: *mut Builder, ms: u64) -> Outcome {
     // SAFETY: the caller's word.
-    unsafe { set(builder, |builder| builder.promise_ms = Some(ms)) }
+    unsafe { set(builder, |builder| builder.promise = optional(ms)) }
 }
 
 /// How long the loop may take from one heartbeat_pulse() to the next, in milliseconds. Default: $HEARTBEAT_LOOP_BUDGET, else
@@ -263,7 +263,7 @@ pub unsafe extern "C" fn heartbeat_builder_set_promise_ms(builder: *mut Builder,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbeat_builder_set_loop_budget_ms(builder: *mut Builder, ms: u64) -> Outcome {
     // SAFETY: the caller's word.
-    unsafe { set(builder, |builder| builder.loop_budget_ms = Some(ms)) }
+    unsafe { set(builder, |builder| builder.loop_budget = optional(ms)) }
 }
 
 /// The worker is "starting" until heartbeat_ready(), and overdue where that takes longer than this, in milliseconds. Default:
@@ -274,7 +274,7 @@ pub unsafe extern "C" fn heartbeat_builder_set_loop_budget_ms(builder: *mut Buil
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbeat_builder_set_start_deadline_ms(builder: *mut Builder, ms: u64) -> Outcome {
     // SAFETY: the caller's word.
-    unsafe { set(builder, |builder| builder.start_deadline_ms = Some(ms)) }
+    unsafe { set(builder, |builder| builder.start_deadline = optional(ms)) }
 }
 
 /// The deadline of heartbeat_drain() where the call names none, in milliseconds. Default: none.
@@ -284,7 +284,7 @@ pub unsafe extern "C" fn heartbeat_builder_set_start_deadline_ms(builder: *mut B
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbeat_builder_set_drain_deadline_ms(builder: *mut Builder, ms: u64) -> Outcome {
     // SAFETY: the caller's word.
-    unsafe { set(builder, |builder| builder.drain_deadline_ms = Some(ms)) }
+    unsafe { set(builder, |builder| builder.drain_deadline = optional(ms)) }
 }
 
 /// Beats to this Redis or Valkey too: redis://HOST, rediss:, unix:, redis+sentinel:, redis+cluster:. Default:

@@ -102,10 +102,11 @@ pub unsafe extern "C" fn heartbeat_check_file(
         let asked = Moment::now();
         let seen = observe(path, Owner::Own);
         let judgement = seen.judge_as_of(asked, (max_age_ms != HEARTBEAT_NONE).then_some(max_age_ms));
+        let reason = judgement.to_string();
         // SAFETY: the caller's word, for both.
         unsafe {
             out.put(judgement.verdict.into());
-            buffer.put(&judgement.to_string());
+            buffer.put(&reason);
         }
         Ok(())
     })

@@ -1,7 +1,6 @@
 //! The handle that a worker holds.
 
 use std::ffi::c_char;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use heartbeat_core::record;
@@ -9,7 +8,7 @@ use heartbeat_core::record;
 use crate::boundary::{Buffer, Out, borrowed, guarded, guarded_or, taken};
 use crate::outcome::Outcome;
 
-/// "None", where a time in milliseconds is asked for: no deadline, no greatest age.
+/// "None", where a time in milliseconds is asked for: no deadline, no greatest age; of a heartbeat_builder_set_..._ms(), not set.
 pub const HEARTBEAT_NONE: u64 = u64::MAX;
 
 /// A time, or none.
@@ -25,12 +24,11 @@ pub fn optional(ms: u64) -> Option<Duration> {
 #[derive(Debug)]
 pub struct Heartbeat {
     pub(crate) core: heartbeat_core::Heartbeat,
-    stop_error: OnceLock<String>,
 }
 
 impl Heartbeat {
     pub(crate) fn new(core: heartbeat_core::Heartbeat) -> Self {
-        Self { core, stop_error: OnceLock::new() }
+        Self { core }
     }
 }
 
@@ -109,7 +107,7 @@ pub unsafe extern "C" fn heartbeat_pulse(heartbeat: *const Heartbeat) -> Outcome
 }
 
 /// Marks the worker's loop alive, and says that its next pulse may take so many milliseconds: the loop is about to run a long
-/// job itself. 97 days at most; above 2.3 hours, whole seconds. It costs what heartbeat_pulse() costs.
+/// job itself. 97 days at most, for HEARTBEAT_NONE too; above 2.3 hours, whole seconds. It costs what heartbeat_pulse() costs.
 ///
 /// Errors: NULL_PARAMETER.
 /// Threads: any, at the same time. Signals: safe in a handler. Fork: does nothing in a child.
@@ -192,10 +190,9 @@ pub unsafe extern "C" fn heartbeat_last_error(
     size: usize,
     length_out: *mut usize,
 ) -> Outcome {
-    let error =
-        |heartbeat: &Heartbeat| heartbeat.stop_error.get().cloned().or_else(|| heartbeat.core.last_error());
+    let error = |heartbeat: &Heartbeat| heartbeat.core.last_error().unwrap_or_default();
     // SAFETY: the caller's word.
-    unsafe { copied(heartbeat, buffer, size, length_out, |heartbeat| error(heartbeat).unwrap_or_default()) }
+    unsafe { copied(heartbeat, buffer, size, length_out, error) }
 }
 
 /// Where the endpoint listens, as "127.0.0.1:8090", with the port that the system chose where 0 was asked for; empty where there
@@ -229,18 +226,15 @@ fn endpoint(_: &heartbeat_core::Heartbeat) -> String {
 /// Ends the beats and removes the beat file; waits for that, 2 s at most. Once stopped, a heartbeat stays so. The handle stays
 /// the caller's.
 ///
-/// Errors: NULL_PARAMETER; SYSTEM, where the file could not be removed: its record then says "stopped" where it can, and
-/// heartbeat_last_error() tells why.
+/// Errors: NULL_PARAMETER; SYSTEM, where the file could not be removed (its record then says "stopped" where it can) or the
+/// beats did not end in time: heartbeat_last_error() tells which. It may be called again.
 /// Threads: any, at the same time. Signals: not in a handler. Fork: does nothing in a child.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn heartbeat_stop(heartbeat: *const Heartbeat) -> Outcome {
     guarded(|| {
         // SAFETY: the caller's word.
         let heartbeat = unsafe { borrowed(heartbeat) }?;
-        heartbeat.core.stop().map_err(|error| {
-            heartbeat.stop_error.get_or_init(|| error.to_string());
-            Outcome::from(&error)
-        })
+        heartbeat.core.stop().map_err(|error| Outcome::from(&error))
     })
 }
 

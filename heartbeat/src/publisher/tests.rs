@@ -211,3 +211,24 @@ fn a_beat_that_is_not_made_is_no_word_of_a_file_that_can_be_written_again() {
     publisher.tell(outcome);
     assert_eq!(publisher.shared.file_failure(), None);
 }
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_stat_key_to_which_nothing_is_sent_is_not_out_of_reach() {
+    let publisher = publisher(Phase::Running);
+    let nowhere = "redis://127.0.0.1:1".parse().unwrap();
+    let stat = StatKey::start(nowhere, publisher.record.clone(), Arc::clone(&publisher.shared)).unwrap();
+    let mut publisher = publisher.with_stat(Some(stat));
+    let own = Subject { pid: publisher.record.pid, start: publisher.record.pid_start };
+    publisher.own_pid = 0;
+    // Another process, that is no more, and then one that runs.
+    for (subject, excused_ms) in [(Subject { start: own.start + 1, pid: own.pid }, 5_000), (own, 0)] {
+        publisher.shared.beat_for(subject);
+        publisher.look();
+        publisher.posted_mono_ms = publisher.record.at_mono_ms - 5_000;
+        let reached_ms = |publisher: &Publisher| publisher.stat.as_ref().unwrap().stat().ok_mono_ms;
+        let before_ms = reached_ms(&publisher);
+        assert_eq!(publisher.beat().unwrap().is_none(), excused_ms > 0);
+        assert_eq!(reached_ms(&publisher) - before_ms, excused_ms);
+    }
+}

@@ -246,7 +246,7 @@ fn without_a_record_the_evidence_itself_decides() {
         (
             Evidence::Unsafe(Unsafe::Writable(0o664)),
             Verdict::Unsafe,
-            "the beat file is not to be trusted: others than its owner may write to it (mode 0664)",
+            "the beat file is not to be trusted: others than its owner may write to it (mode 0664; umask 022, or chmod go-w, mends it)",
         ),
         (
             Evidence::Corrupt(&corrupt),

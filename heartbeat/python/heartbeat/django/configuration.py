@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.conf import settings
 
 from . import dependencies
+from .middleware import liveness_path
 from .toml import Document, Unwritable, quoted, value
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Configuration:
         self._file = file
         self._listed = frozenset(listed)
         self._subsets: frozenset[str] | None = None
+        self._told: str | None = None
 
     @property
     def checker(self) -> Checker:
@@ -84,6 +86,13 @@ class Configuration:
         mistakes = [mistake.what for mistake in self.mistakes]
         mistakes += [f"{problem.place}: {problem.what}" for problem in self.problems()[0] if not problem.is_warning]
         return "\n".join(mistakes) or str(otherwise)
+
+    def tell(self, otherwise: object) -> None:
+        """The log's line that it cannot be used: once, and again when there is something else to say."""
+        complaint = self.complaint(otherwise)
+        if complaint != self._told:
+            self._told = complaint
+            log.error("the configuration cannot be used: %s", complaint)
 
     def _place(self, line: int | None, column: int | None) -> str:
         if self._document is not None:
@@ -120,6 +129,9 @@ def make() -> Configuration:
         mistake = Mistake("E001", "HEALTH_CHECK must be a dictionary", 'Such as {"SUBSETS": {"readiness": ["database"]}}.')
         return Configuration(Checker(text=""), [mistake], Document(), None)
     mistakes = [unknown(name) for name in given if name not in KNOWN]
+    if liveness_path() is None:
+        what = 'HEALTH_CHECK["LIVENESS_PATH"] must begin with a slash, and be more than that'
+        mistakes.append(Mistake("E003", what, 'Such as "/healthcheck/liveness", which is the default.'))
     if not isinstance(given.get("CONFIG") or "", (str, os.PathLike)):
         mistake = Mistake("E003", 'HEALTH_CHECK["CONFIG"] is no path')
         return Configuration(Checker(text=""), [*mistakes, mistake], Document(), None)

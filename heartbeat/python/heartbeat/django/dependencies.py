@@ -19,6 +19,9 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 
 Settings = dict[str, Any]
 
+# Where MySQL's clients look for the server's Unix socket: as Debian, Red Hat and MySQL itself build them.
+MYSQL_SOCKETS = ("/run/mysqld/mysqld.sock", "/var/lib/mysql/mysql.sock", "/tmp/mysql.sock")
+
 
 class Unturned(Exception):
     """What Django was told cannot be told the checker."""
@@ -130,9 +133,29 @@ def mysql_url(given: Mapping[str, Any], place: str) -> str:
     if host.startswith("/"):
         parameters["socket"] = host
         host = "localhost"
-    elif host == "localhost" and not given.get("HOST") and options.get("unix_socket"):
-        parameters["socket"] = options["unix_socket"]
+    elif socket := mysql_socket(host, options):
+        parameters["socket"] = socket
     return server_url("mysql", given, host, given.get("NAME") or "", parameters)
+
+
+def mysql_socket(host: str, options: Mapping[str, Any]) -> str | None:
+    """The Unix socket that Django's driver asks: to MySQL's own client `localhost` is no name of a host, to PyMySQL it is one."""
+    told = options.get("unix_socket")
+    if driver_of_mysql() == "pymysql":
+        return told and os.fspath(told)
+    if host != "localhost":
+        return None
+    told = told or os.environ.get("MYSQL_UNIX_PORT") or next(filter(os.path.exists, MYSQL_SOCKETS), MYSQL_SOCKETS[0])
+    return os.fspath(told)
+
+
+def driver_of_mysql() -> str:
+    try:
+        import MySQLdb
+    except ImportError:
+        # Nor can Django ask anything then.
+        return "MySQLdb"
+    return str(MySQLdb.__name__)
 
 
 def server_url(scheme: str, given: Mapping[str, Any], host: str, name: Any, parameters: Mapping[str, Any]) -> str:
@@ -336,6 +359,13 @@ def storage(check: Settings) -> Settings:
         check["url"] = f"file://{quote(os.path.abspath(os.fspath(folder)))}"
     elif backend.startswith("storages.backends.s3"):
         check.update(s3(options, f'STORAGES["{alias}"]'), **{key: check[key] for key in check if key != "url"})
+        location = str(options.get("location") or getattr(settings, "AWS_LOCATION", None) or "").strip("/")
+        if location:
+            # The site's own names are all below it, and perhaps its rights.
+            if check["mode"] == "write":
+                check["prefix"] = f"{location}/{check.get('prefix') or 'checker'}"
+            elif check.get("path"):
+                check["path"] = f"{location}/{check['path']}"
     else:
         raise Unturned(
             f'STORAGES["{alias}"] is neither a folder nor S3',

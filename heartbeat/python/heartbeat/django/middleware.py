@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Callable
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
-LIVENESS_PATH = "/healthcheck/liveness"
+DEFAULT_PATH = "/healthcheck/liveness"
 ALIVE = b'{"status":"ok","checks":{}}\n'
 
 
@@ -23,9 +24,8 @@ class LivenessMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
-        given = getattr(settings, "HEALTH_CHECK", None)
-        path = given.get("LIVENESS_PATH", LIVENESS_PATH) if isinstance(given, dict) else LIVENESS_PATH
-        self.path = str(path).rstrip("/")
+        # A path that would take the place of the site's front page is a mistake, which `manage.py check` tells.
+        self.path = liveness_path() or DEFAULT_PATH
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
             markcoroutinefunction(self)
@@ -44,6 +44,13 @@ class LivenessMiddleware:
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         return alive(request)
+
+
+def liveness_path() -> str | None:
+    """Where it answers, without a slash at the end; nothing where that is no path of its own."""
+    given = getattr(settings, "HEALTH_CHECK", None)
+    path = str(given.get("LIVENESS_PATH", DEFAULT_PATH) if isinstance(given, Mapping) else DEFAULT_PATH).rstrip("/")
+    return path if path.startswith("/") else None
 
 
 def alive(request: HttpRequest) -> HttpResponse:

@@ -12,6 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from .. import _checker
 from .configuration import Unusable, current, log
+from .hub import off_the_hub
 from .middleware import alive
 
 # What the checker cannot answer, and why is in the log.
@@ -26,7 +27,8 @@ def is_subset(name: str) -> bool:
 def ask(request: HttpRequest, path: str) -> HttpResponse:
     """What `checker serve` answers at this path."""
     try:
-        status, headers, body = current().checker.answer(
+        status, headers, body = off_the_hub(
+            current().checker.answer,
             request.method or "",
             path,
             query=request.META.get("QUERY_STRING", ""),
@@ -36,7 +38,7 @@ def ask(request: HttpRequest, path: str) -> HttpResponse:
             asked_at=quote(request.path),
         )
     except (Unusable, ValueError) as unusable:
-        log.error("the configuration cannot be used: %s", current().complaint(unusable))
+        current().tell(unusable)
         # A mistake in a configuration is nothing that a restart would mend.
         return alive(request) if path == "/healthz" else refused(UNUSABLE)
     except Exception:

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use http_body_util::{BodyExt as _, Limited};
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
     HttpService,
 };
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::{ClientOptions, Error, ObjectStore, RetryConfig};
 use rustls::ClientConfig;
@@ -52,8 +52,15 @@ pub struct Place {
     solo: Solo,
 }
 
-/// A store, the certificates that it was made with, and what no log may show as long as there is the store.
-type Made = (Arc<ClientConfig>, Arc<dyn ObjectStore>, Option<Hidden>);
+/// A store, and what it was made with.
+#[derive(Debug)]
+struct Made {
+    store: Arc<dyn ObjectStore>,
+    tls: Arc<ClientConfig>,
+    credentials: Option<String>,
+    /// What no log may show as long as there is the store.
+    _hidden: Hidden,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Provider {
@@ -92,25 +99,76 @@ impl Place {
         }
     }
 
-    /// The same one, with its connections, until a file of certificates changes.
+    /// The same one, with its connections, until a file of certificates or of credentials changes.
     pub async fn store(&self, deadline: Instant) -> Result<Arc<dyn ObjectStore>, Failure> {
         if self.provider == Provider::Folder {
             return self.folder(deadline).await;
         }
-        let tls = self.tls.config()?;
+        let (tls, credentials) = (self.tls.config()?, self.credentials()?);
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((of, store, _)) = &*made
-            && Arc::ptr_eq(of, &tls)
+        if let Some(made) = &*made
+            && Arc::ptr_eq(&made.tls, &tls)
+            && made.credentials == credentials
         {
-            return Ok(Arc::clone(store));
+            return Ok(Arc::clone(&made.store));
         }
-        let key = self.access.service_account.as_deref().map(service_account).transpose()?;
-        let hidden = key.as_deref().map(hide_key);
+        let hidden = hide(self.secrets(credentials.as_deref()).iter().map(String::as_str));
+        let key = self.access.service_account.is_some().then(|| credentials.clone()).flatten();
         let store = self.remote(&tls, key).map_err(|error| {
             Failure::unknown("the storage's settings cannot be used").because(cause(&error))
         })?;
-        *made = Some((tls, Arc::clone(&store), hidden));
+        *made = Some(Made { store: Arc::clone(&store), tls, credentials, _hidden: hidden });
         Ok(store)
+    }
+
+    /// What the file of Google's credentials holds: the one of the settings, else the one that the environment names. Others have
+    /// none.
+    fn credentials(&self) -> Result<Option<String>, Failure> {
+        if let Some(path) = &self.access.service_account {
+            return text("service_account", path).map(Some);
+        }
+        if self.provider != Provider::Google {
+            return Ok(None);
+        }
+        let environment = GoogleCloudStorageBuilder::from_env();
+        let named = [
+            (GoogleConfigKey::ServiceAccount, "GOOGLE_SERVICE_ACCOUNT"),
+            (GoogleConfigKey::ApplicationCredentials, "GOOGLE_APPLICATION_CREDENTIALS"),
+        ];
+        let mut named =
+            named.into_iter().filter_map(|(key, name)| Some((name, environment.get_config_value(&key)?)));
+        named.next().map(|(name, path)| text(name, Path::new(&path))).transpose()
+    }
+
+    /// What is secret of the credentials, and of what the environment gives in their place.
+    fn secrets(&self, credentials: Option<&str>) -> Vec<String> {
+        let account: Value = credentials.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let parts = ["private_key", "refresh_token", "client_secret"]
+            .map(|part| account[part].as_str().map(str::to_owned));
+        let environment = match self.provider {
+            Provider::Folder => vec![],
+            Provider::Amazon => {
+                let environment = AmazonS3Builder::from_env();
+                let keys = [AmazonS3ConfigKey::SecretAccessKey, AmazonS3ConfigKey::Token];
+                keys.map(|key| environment.get_config_value(&key)).to_vec()
+            }
+            Provider::Azure => {
+                let environment = MicrosoftAzureBuilder::from_env();
+                let keys = [
+                    AzureConfigKey::AccessKey,
+                    AzureConfigKey::ClientSecret,
+                    AzureConfigKey::SasKey,
+                    AzureConfigKey::Token,
+                ];
+                keys.map(|key| environment.get_config_value(&key)).to_vec()
+            }
+            Provider::Google => {
+                let environment = GoogleCloudStorageBuilder::from_env();
+                let keys = [GoogleConfigKey::ServiceAccountKey, GoogleConfigKey::BearerToken];
+                keys.map(|key| environment.get_config_value(&key)).to_vec()
+            }
+        };
+        parts.into_iter().chain(environment).chain([credentials.map(str::to_owned)]).flatten().collect()
     }
 
     /// Looked up anew for each question: a mount comes and goes. While one look-up hangs, nothing else is asked of its file
@@ -188,19 +246,13 @@ impl Place {
     }
 }
 
-/// What the file of a service account holds.
-fn service_account(path: &Path) -> Result<String, Failure> {
-    let contents = tls::contents("service_account", path)?;
+/// What a file of credentials holds.
+fn text(setting: &str, path: &Path) -> Result<String, Failure> {
+    let contents = tls::contents(setting, path)?;
     String::from_utf8(contents).map_err(|_| {
-        Failure::unknown("the file of `service_account` cannot be used")
+        Failure::unknown(format!("the file of `{setting}` cannot be used"))
             .because(format!("{}: not text", path.display()))
     })
-}
-
-/// Hides the text of a service account as a whole, and the key in it.
-fn hide_key(text: &str) -> Hidden {
-    let account: Value = serde_json::from_str(text).unwrap_or_default();
-    hide([Some(text), account["private_key"].as_str()].into_iter().flatten())
 }
 
 fn provider(url: &Url) -> Result<Provider, Mistake> {
