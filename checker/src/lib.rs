@@ -12,6 +12,9 @@ mod deadline;
 pub mod demo;
 pub mod exit;
 mod format;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use serve::fuzzing;
 #[cfg(feature = "run")]
 mod http;
 #[cfg(any(feature = "demo", feature = "watch"))]

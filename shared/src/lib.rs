@@ -22,6 +22,9 @@ pub mod database;
 pub mod django;
 #[cfg(feature = "django-q")]
 pub mod django_q;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(feature = "celery", feature = "django-q"))]
 mod glob;
 #[cfg(feature = "run")]

@@ -340,6 +340,23 @@ async fn accept(listener: Listener, hall: Hall, graceful: Arc<GracefulShutdown>)
     }
 }
 
+/// What is answered to any bytes that a client may send, until it has said all.
+#[cfg(fuzzing)]
+pub(super) async fn answered(router: Router, said: &[u8]) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    client.write_all(said).await.expect("there is room for it");
+    client.shutdown().await.expect("it is open");
+    let place = Connections::new(1).enter().await;
+    let graceful = GracefulShutdown::new();
+    let end = (Ipv4Addr::LOCALHOST.into(), None);
+    tokio::spawn(talk_http(server, end, place, router, graceful.watcher()));
+    let mut told = Vec::new();
+    let _ = client.read_to_end(&mut told).await;
+    told
+}
+
 /// What can be talked over.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 

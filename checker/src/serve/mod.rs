@@ -10,6 +10,8 @@ mod board;
 mod connections;
 pub mod endpoints;
 pub mod formats;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(feature = "grpc")]
 mod grpc;
 mod listen;

@@ -10,7 +10,7 @@
 mod amqp;
 mod broker;
 mod error;
-mod message;
+pub(crate) mod message;
 mod redis;
 mod round;
 pub mod task;

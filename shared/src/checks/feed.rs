@@ -3,7 +3,7 @@
 //! The feed is looked at in the background. What cannot be told is `unknown`, because a feed that does not answer says
 //! nothing of whom it is about.
 
-mod entries;
+pub(crate) mod entries;
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@
 mod cluster;
 mod line;
 mod login;
-mod message;
+pub(crate) mod message;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap};

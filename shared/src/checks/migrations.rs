@@ -12,6 +12,12 @@ mod graph;
 mod python;
 mod versions;
 
+/// How many statements there are in any text that a migration may be; nothing where one is unreadable.
+#[cfg(fuzzing)]
+pub(crate) fn statements(source: &str) -> Option<usize> {
+    python::lines(source).try_fold(0, |number, line| line.is_ok().then_some(number + 1))
+}
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

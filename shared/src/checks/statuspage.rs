@@ -141,6 +141,12 @@ impl Incident {
     }
 }
 
+/// What is made of any bytes that a page may be.
+#[cfg(fuzzing)]
+pub(crate) fn judged(bytes: &[u8], component: Option<&str>) -> Option<Result<(), Failure>> {
+    serde_json::from_slice(bytes).ok().map(|summary| judge(&summary, component, 720))
+}
+
 fn judge(summary: &Summary, component: Option<&str>, now: Unix) -> Result<(), Failure> {
     let open = summary.incidents.iter().filter(|incident| incident.is_open());
     let open: Vec<_> = match component {

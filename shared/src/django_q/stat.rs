@@ -67,7 +67,7 @@ impl Stat {
     }
 }
 
-fn read(pickle: &Pickle, at_unix_s: u64) -> Option<Stat> {
+pub(crate) fn read(pickle: &Pickle, at_unix_s: u64) -> Option<Stat> {
     let Node::Object { what, state: Some(state), .. } = pickle.root() else { return None };
     let Node::Dict(state) = pickle.node(*state) else { return None };
     if !pickle.is_global(*what, "django_q.status", "Stat") {
