@@ -56,16 +56,18 @@ pub fn http(bytes: &[u8]) {
     static SERVED: OnceLock<(Runtime, Router)> = OnceLock::new();
 
     let (runtime, router) = SERVED.get_or_init(|| {
-        let text = "[subsets]\nreadiness = []\n[server.access]\npath_secret = 'hidden'\n";
+        let text = "[subsets]\nreadiness = ['it']\n[checks.it]\ntype = 'worker'\nfile = '/proc/nowhere'\n\
+            [server.access]\npath_secret = 'hidden-and-long-enough'\n";
         let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/proc/nowhere") };
-        let configuration = Configuration::parse(text, surroundings).configuration.expect("it is right");
+        let reading = Configuration::parse(text, surroundings);
+        let configuration = reading.configuration.unwrap_or_else(|| panic!("{:?}", reading.problems));
         let router = super::router(configuration).expect("there are threads");
         (Builder::new_current_thread().enable_all().build().expect("there are descriptors"), router)
     });
     let told = runtime.block_on(listen::answered(router.clone(), &bytes[..bytes.len().min(1 << 16)]));
     assert!(told.is_empty() || told.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&told));
     // Without the secret first part of the path there is nothing but this.
-    let knows = bytes.windows(6).any(|bytes| bytes.eq_ignore_ascii_case(b"hidden"));
+    let knows = bytes.windows(6).any(|bytes| bytes == b"hidden");
     assert!(
         knows || !told.windows(10).any(|bytes| bytes == b"\"checks\":{"),
         "{}",
