@@ -28,7 +28,7 @@ fn send(name: &OsStr, states: &[NotifyState<'_>]) -> io::Result<()> {
     }?;
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    let message = states.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     socket.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
