@@ -133,7 +133,8 @@ for thread in threads: thread.join()
     assert done.returncode == 0, done.stderr
 
 
-INTERPRETERS = """
+# What begins a program that runs code in other interpreters, one after the other.
+IN_OTHERS = """
 import sys
 if sys.version_info >= (3, 13):
     import _interpreters as interpreters
@@ -141,6 +142,15 @@ if sys.version_info >= (3, 13):
 else:
     import _xxsubinterpreters as interpreters
     create = lambda kind: interpreters.create(isolated=kind == "isolated")
+def run_in_others(kind, code):
+    for _ in range(3):
+        one = create(kind)
+        failed = interpreters.run_string(one, code)
+        assert not failed, failed
+        interpreters.destroy(one)
+"""
+
+INTERPRETERS = IN_OTHERS + """
 file, kind, first = sys.argv[1:]
 if first == "main":
     import heartbeat
@@ -159,11 +169,7 @@ else:
     try: heartbeat.Heartbeat(file="/")
     except heartbeat.Error: print("works", flush=True)
 '''
-for _ in range(3):
-    one = create(kind)
-    failed = interpreters.run_string(one, code)
-    assert not failed, failed
-    interpreters.destroy(one)
+run_in_others(kind, code)
 if first != "main":
     import heartbeat
     beating = heartbeat.Heartbeat(file=file, interval=0.05)
@@ -224,15 +230,8 @@ def test_children_of_multiprocessing_ask_a_checker_of_their_own(start, python, t
     assert program.exit_status(60) == 0, program.output
 
 
-CHECKER_INSIDE = """
-import sys
+CHECKER_INSIDE = IN_OTHERS + """
 from importlib import machinery, util
-if sys.version_info >= (3, 13):
-    import _interpreters as interpreters
-    create = interpreters.create
-else:
-    import _xxsubinterpreters as interpreters
-    create = lambda kind: interpreters.create(isolated=kind == "isolated")
 kind, first = sys.argv[1:]
 path = util.find_spec("heartbeat._checker").origin
 # Without the package around it, whose other module says no before.
@@ -250,11 +249,7 @@ else:
 '''
 if first == "main":
     exec(code)
-for _ in range(3):
-    one = create(kind)
-    failed = interpreters.run_string(one, code)
-    assert not failed, failed
-    interpreters.destroy(one)
+run_in_others(kind, code)
 if first != "main":
     exec(code)
 """
