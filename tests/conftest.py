@@ -6,6 +6,7 @@ import tempfile
 import pytest
 
 import harness
+import signing as signed_records
 
 
 @pytest.fixture
@@ -48,6 +49,12 @@ def own_broker(tmp_path):
     server = harness.start_redis(tmp_path)
     yield server
     server.end()
+
+
+@pytest.fixture
+def signing(own_broker, tmp_path):
+    """What one worker with a key needs, and has to do."""
+    return signed_records.Signing(own_broker, tmp_path)
 
 
 @pytest.fixture(scope="session")

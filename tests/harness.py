@@ -86,8 +86,23 @@ class Program:
         assert line is not None, f"{self.command} ended:\n{self.output}"
         return line.rstrip("\n")
 
+    def says(self, words, timeout=40.0):
+        """Waits until these words are in its output."""
+
+        def said():
+            assert words in self.output or self.process.poll() is None, f"{self.command} ended:\n{self.output}"
+            return words in self.output
+
+        until(said, timeout, f"{words!r} is said by {self.command}")
+        return self
+
     def signal(self, number):
         os.kill(self.pid, number)
+
+    def signal_all(self, number):
+        """To each process of its session, as where the whole machine stands still."""
+        for pid in session_members(self.pid):
+            os.kill(pid, number)
 
     def exit_status(self, timeout=20.0):
         """The status as a shell tells it: 128 + n for a process that signal n ended."""
@@ -305,6 +320,10 @@ class RabbitMQ(Program):
         return next(
             pid for pid in session_members(self.pid) if Path(f"/proc/{pid}/comm").read_text().startswith("beam")
         )
+
+    def signal_all(self, number):
+        super().signal_all(number)
+        self.epmd.signal_all(number)
 
     def end(self):
         super().end()

@@ -55,22 +55,29 @@ pub enum Command {
 }
 
 /// Reads the program's arguments, its own name first, and carries out what they say.
+///
+/// A probe runs often, so its arguments are looked at before any definition is built, and nothing that it does not need is
+/// near to it in the executable.
 pub fn main(arguments: &[OsString]) -> Exit {
-    match parse(arguments) {
-        Ok(command) => run(&command),
+    match probe(arguments) {
+        Some(args) => worker::run(&args),
+        None => other(arguments),
+    }
+}
+
+#[inline(never)]
+fn other(arguments: &[OsString]) -> Exit {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => run(&cli.command),
         Err(told) => refuse(&told, arguments),
     }
 }
 
-/// A probe runs often, so its arguments are looked at before any definition is built.
-fn parse(arguments: &[OsString]) -> Result<Command, clap::Error> {
-    let quickly = match arguments {
+/// The arguments of a probe, where they are written plainly.
+fn probe(arguments: &[OsString]) -> Option<worker::Args> {
+    match arguments {
         [_, command, rest @ ..] if command == "worker" => worker::Args::quickly(rest),
         _ => None,
-    };
-    match quickly {
-        Some(args) => Ok(Command::Worker(args)),
-        None => Cli::try_parse_from(arguments).map(|cli| cli.command),
     }
 }
 
@@ -257,7 +264,7 @@ mod tests {
             "checker worker --redis=redis://:S3cret@h",
             "checker nothing://:S3cret@h",
         ] {
-            let told = parse(&words(line)).map(|_| ()).expect_err(line).to_string();
+            let told = Cli::try_parse_from(words(line)).expect_err(line).to_string();
             let text = without_urls(told, &words(line));
             assert!(text.starts_with("error: ") && !text.contains("S3cret"), "{text}");
         }

@@ -68,8 +68,9 @@ fn end_after(time: Duration) -> io::Result<()> {
 /// Has the kernel send `SIGALRM`, by the one timer that every process has already.
 fn interrupt_after(time: Duration) -> io::Result<()> {
     let zero = libc::timeval { tv_sec: 0, tv_usec: 0 };
-    let seconds = libc::time_t::try_from(time.as_secs()).unwrap_or(libc::time_t::MAX);
-    let it_value = libc::timeval { tv_sec: seconds, tv_usec: time.subsec_micros().into() };
+    // 68 years are as good as more, and fit whatever the system's number of seconds is.
+    let seconds = i32::try_from(time.as_secs()).unwrap_or(i32::MAX);
+    let it_value = libc::timeval { tv_sec: seconds.into(), tv_usec: time.subsec_micros().into() };
     let once = libc::itimerval { it_interval: zero, it_value };
     // SAFETY: the new value is valid for the time of the call, and the old one is not asked for.
     match unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const once, ptr::null_mut()) } {

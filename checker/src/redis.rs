@@ -1,8 +1,9 @@
 //! Where Redis is, as the command line takes it. A URL may hold a password, so none of its text is ever shown.
 
 use std::env;
+use std::path::Path;
 
-use heartbeat::fleet::Url;
+use heartbeat::fleet::{InvalidKey, SigningKeys, Url};
 
 use crate::arguments::Unread;
 
@@ -27,4 +28,16 @@ fn variable() -> Result<String, String> {
         Some(text) => text.into_string().map_err(|_| format!("the URL in {VARIABLE} is not text")),
         None => Err(format!("which Redis? Say it with --redis URL or in {VARIABLE}")),
     }
+}
+
+/// What records are signed with: the key in a file that was given, else the one in `$HEARTBEAT_KEY`, if any.
+pub fn signing(file: Option<&Path>) -> Result<Option<SigningKeys>, String> {
+    const NAME: &str = "HEARTBEAT_KEY";
+    if let Some(file) = file {
+        let keys = SigningKeys::from_file(file);
+        return keys.map(Some).map_err(|why| format!("the key in {} cannot be used: {why}", file.display()));
+    }
+    let Some(text) = env::var_os(NAME).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let keys = text.into_string().unwrap_or_default().parse();
+    keys.map(Some).map_err(|why: InvalidKey| format!("{NAME} cannot be used: {why}"))
 }

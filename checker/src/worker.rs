@@ -76,6 +76,7 @@ pub struct Args {
 }
 
 /// Asks, and shows the answer.
+#[inline(never)]
 pub fn run(args: &Args) -> Exit {
     let mut settings = args.settings();
     if let Err(failure) = set_deadline(args, &settings) {

@@ -193,7 +193,7 @@ typedef uint32_t heartbeat_verdict;
 /**
  * The settings of a heartbeat. What is not set is taken from the environment at the start (HEARTBEAT_FILE, HEARTBEAT_CLUSTER,
  * HEARTBEAT_WORKER, HEARTBEAT_QUEUES with commas, HEARTBEAT_INTERVAL, HEARTBEAT_PROMISE, HEARTBEAT_LOOP_BUDGET,
- * HEARTBEAT_REDIS_URL), and else is the default.
+ * HEARTBEAT_REDIS_URL, HEARTBEAT_KEY), and else is the default.
  */
 typedef struct heartbeat_builder heartbeat_builder;
 
@@ -361,6 +361,9 @@ heartbeat_result heartbeat_builder_set_drain_deadline_ms(struct heartbeat_builde
 /**
  * Beats to this Redis or Valkey too: redis://HOST, rediss:, unix:, redis+sentinel:, redis+cluster:. Default:
  * $HEARTBEAT_REDIS_URL, else none. A URL that cannot be is told at the start; a Redis that cannot be reached is no error.
+ *
+ * What goes there is signed with the key in $HEARTBEAT_KEY, if there is one: the environment is the only place for it, and no call
+ * sets it. A key that cannot be is told at the start.
  *
  * Ownership: the text is copied. Nothing of it is ever shown.
  * Errors: NULL_PARAMETER, INVALID_PARAMETER (not UTF-8), UNSUPPORTED (built without the feature redis).

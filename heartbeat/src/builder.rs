@@ -13,12 +13,13 @@ use crate::error::{Error, ErrorKind};
 use crate::extras::Extras;
 use crate::file::{BeatFile, DEFAULT_MODE, Failure};
 #[cfg(feature = "redis")]
-use crate::fleet::Url;
+use crate::fleet::{self, SigningKeys, Url};
 use crate::heartbeat::Heartbeat;
 use crate::observe::{boot_id, pid_namespace, process};
 use crate::process;
 use crate::publisher::{Phase, Publisher, Shared, Subject};
 use crate::record::{self, Broker, Id, Nearest, Pulse, Record, Stat, Status, Tasks};
+use crate::sink::Sink;
 #[cfg(feature = "redis")]
 use crate::stat::StatKey;
 use crate::verdict::Process;
@@ -46,7 +47,8 @@ type Lookup = Box<dyn Fn(&str) -> Option<OsString>>;
 ///
 /// What is not set here is taken from the environment at [`Builder::start`], read once: `HEARTBEAT_FILE`,
 /// `HEARTBEAT_CLUSTER`, `HEARTBEAT_WORKER`, `HEARTBEAT_QUEUES` (with commas), `HEARTBEAT_INTERVAL`,
-/// `HEARTBEAT_PROMISE`, `HEARTBEAT_LOOP_BUDGET`, and `HEARTBEAT_REDIS_URL` (feature `redis`). An empty variable counts as not set.
+/// `HEARTBEAT_PROMISE`, `HEARTBEAT_LOOP_BUDGET`, and `HEARTBEAT_REDIS_URL` and `HEARTBEAT_KEY` (feature `redis`). An empty
+/// variable counts as not set.
 #[must_use = "a builder does nothing before its start"]
 pub struct Builder {
     lookup: Lookup,
@@ -55,6 +57,7 @@ pub struct Builder {
     queues: Option<Vec<String>>,
     version: Option<String>,
     file: FileChoice,
+    file_may_wait: bool,
     file_mode: u32,
     interval: Option<Duration>,
     promise: Option<Duration>,
@@ -63,6 +66,8 @@ pub struct Builder {
     drain_deadline: Option<Duration>,
     #[cfg(feature = "redis")]
     redis: Option<String>,
+    #[cfg(feature = "redis")]
+    signing: Option<SigningKeys>,
     #[cfg(feature = "endpoint")]
     endpoint: Option<std::net::SocketAddr>,
 }
@@ -91,6 +96,7 @@ impl Default for Builder {
             queues: None,
             version: None,
             file: FileChoice::Environment,
+            file_may_wait: false,
             file_mode: DEFAULT_MODE,
             interval: None,
             promise: None,
@@ -99,6 +105,8 @@ impl Default for Builder {
             drain_deadline: None,
             #[cfg(feature = "redis")]
             redis: None,
+            #[cfg(feature = "redis")]
+            signing: None,
             #[cfg(feature = "endpoint")]
             endpoint: None,
         }
@@ -139,6 +147,13 @@ impl Builder {
     /// No beat file, whatever the environment says.
     pub fn no_file(mut self) -> Self {
         self.file = FileChoice::None;
+        self
+    }
+
+    /// A path that is refused at the start, because another living worker beats there or because of what stands there, is
+    /// no error: the heartbeat starts, tells of it, and tries again once in a promise.
+    pub fn file_may_wait(mut self) -> Self {
+        self.file_may_wait = true;
         self
     }
 
@@ -189,6 +204,14 @@ impl Builder {
         self
     }
 
+    /// Signs the records that go to Redis, so that a checker with the same key can tell them from what somebody else has written
+    /// there. Those in the beat file are not signed: a file has an owner. Default: `HEARTBEAT_KEY`, and without it nothing is signed.
+    #[cfg(feature = "redis")]
+    pub fn signing_keys(mut self, keys: SigningKeys) -> Self {
+        self.signing = Some(keys);
+        self
+    }
+
     /// Answers `GET` and `HEAD` of `/livez` and `/readyz` here, from the publisher's own thread, by the verdict of
     /// that moment: 200 or 503, with one JSON object as `checker worker` prints it. Port 0 lets the system choose:
     /// see [`Heartbeat::endpoint_address`]. A port in use is an error at the start.
@@ -236,7 +259,8 @@ impl Builder {
             Some(deadline) => Phase::Starting { until_ms: clock::mono_ms() + deadline },
             None => Phase::Running,
         };
-        let id = record.id;
+        let (id, at_start) = (record.id, Box::new(record.clone()));
+        let signature = settings.signature();
         let subject = Subject { pid: record.pid, start: record.pid_start };
         let shared = Shared::new(phase, subject, settings.loop_budget_ms, settings.drain_deadline_ms)
             .map_err(|errno| system("cannot make an eventfd", errno.into()))?;
@@ -246,12 +270,25 @@ impl Builder {
         #[cfg(feature = "redis")]
         let stat = match settings.redis {
             Some(url) => Some(
-                StatKey::start(url, record.clone(), Arc::clone(&shared))
+                StatKey::start(url, settings.signing, record.clone(), Arc::clone(&shared))
                     .map_err(|error| system("cannot start the thread for Redis", error))?,
             ),
             None => None,
         };
-        let publisher = Publisher::new(Arc::clone(&shared), record, file, settings.extras);
+        #[cfg(any(feature = "endpoint", feature = "redis", feature = "systemd"))]
+        let others = !settings.extras.are_none();
+        #[cfg(feature = "redis")]
+        let others = others || stat.is_some();
+        let file = match file {
+            #[cfg(any(feature = "endpoint", feature = "redis", feature = "systemd"))]
+            Some(file) if others => Some(
+                Sink::apart(file)
+                    .map_err(|error| system("cannot start the thread for the beat file", error))?,
+            ),
+            file => file.map(Sink::Here),
+        };
+        let mut publisher = Publisher::new(Arc::clone(&shared), record, file, settings.extras);
+        publisher.file_may_wait = settings.file_may_wait;
         #[cfg(feature = "redis")]
         let publisher = publisher.with_stat(stat);
         let (sender, first_beat) = sync_channel(1);
@@ -267,6 +304,8 @@ impl Builder {
         match first_beat.recv_timeout(START_WAIT) {
             Ok(Ok(())) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Ok(Heartbeat {
                 shared,
+                record: at_start,
+                signature,
                 #[cfg(feature = "endpoint")]
                 endpoint,
             }),
@@ -297,6 +336,7 @@ struct Settings {
     queues: Vec<String>,
     version: Option<String>,
     file: Option<PathBuf>,
+    file_may_wait: bool,
     file_mode: u32,
     interval_ms: u64,
     promise_ms: u64,
@@ -305,6 +345,8 @@ struct Settings {
     drain_deadline_ms: Option<u64>,
     #[cfg(feature = "redis")]
     redis: Option<Url>,
+    #[cfg(feature = "redis")]
+    signing: Option<SigningKeys>,
     #[cfg(not(feature = "redis"))]
     redis_is_asked_for: bool,
     extras: Extras,
@@ -356,9 +398,6 @@ impl Settings {
         };
         check_name("cluster", &cluster)?;
         check_name("worker", &worker)?;
-        for queue in &queues {
-            check_name("queue", queue)?;
-        }
         if let Some(version) = &builder.version {
             check_name("version", version)?;
         }
@@ -386,6 +425,7 @@ impl Settings {
             queues,
             version: builder.version,
             file,
+            file_may_wait: builder.file_may_wait,
             file_mode: builder.file_mode,
             interval_ms: millis(interval),
             promise_ms: millis(promise),
@@ -394,6 +434,8 @@ impl Settings {
             drain_deadline_ms: builder.drain_deadline.map(millis),
             #[cfg(feature = "redis")]
             redis: environment.redis(builder.redis)?,
+            #[cfg(feature = "redis")]
+            signing: environment.signing(builder.signing)?,
             #[cfg(not(feature = "redis"))]
             redis_is_asked_for: environment.path("HEARTBEAT_REDIS_URL").is_some(),
             extras: Extras {
@@ -443,18 +485,41 @@ impl Settings {
             broker: None,
             version: self.version.clone(),
         };
-        let mut line = Vec::new();
-        largest(record.clone()).write(&mut line);
-        if line.len() > record::MAX_BYTES {
-            let text = format!(
-                "the record could take {} bytes, and {} is the limit: name fewer queues, or shorter ones",
-                line.len(),
-                record::MAX_BYTES
-            );
-            return Err(configuration(text));
-        }
+        check_queues(&record, self.signature())?;
         Ok(record)
     }
+
+    /// By how many bytes what is stored is longer than the record.
+    #[cfg_attr(
+        not(feature = "redis"),
+        expect(clippy::unused_self, reason = "nothing is signed but what goes to Redis")
+    )]
+    fn signature(&self) -> usize {
+        #[cfg(feature = "redis")]
+        if self.redis.is_some() && self.signing.is_some() {
+            return fleet::MORE_BYTES;
+        }
+        0
+    }
+}
+
+/// Whether a record may have these queues: their names can be, and the largest that it can become fits, with a signature of so
+/// many bytes.
+pub fn check_queues(record: &Record, signature: usize) -> Result<(), Error> {
+    for queue in &record.queues {
+        check_name("queue", queue)?;
+    }
+    let mut line = Vec::new();
+    largest(record.clone()).write(&mut line);
+    let most = line.len() + signature;
+    if most > record::MAX_BYTES {
+        let text = format!(
+            "the record could take {most} bytes, and {} is the limit: name fewer queues, or shorter ones",
+            record::MAX_BYTES
+        );
+        return Err(configuration(text));
+    }
+    Ok(())
 }
 
 /// The same worker's record with every number and name at its longest.
@@ -517,6 +582,17 @@ impl Environment<'_> {
             text.parse().map_err(|error| configuration(format!("the Redis URL is refused: {error}")))?;
         url.check_files().map_err(|error| configuration(error.to_string()))?;
         Ok(Some(url))
+    }
+
+    #[cfg(feature = "redis")]
+    fn signing(&self, set: Option<SigningKeys>) -> Result<Option<SigningKeys>, Error> {
+        const NAME: &str = "HEARTBEAT_KEY";
+        let parsed = match (set, self.value(NAME)?) {
+            (Some(set), _) => Ok(Some(set)),
+            (None, text) => text.map(|text| text.parse()).transpose(),
+        };
+        parsed
+            .map_err(|invalid: fleet::InvalidKey| configuration(format!("{NAME} cannot be used: {invalid}")))
     }
 
     fn list(&self, name: &str) -> Result<Vec<String>, Error> {

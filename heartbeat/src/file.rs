@@ -50,6 +50,13 @@ pub enum Failure {
     Unsafe(Unsafe),
 }
 
+impl Failure {
+    /// Whether the path is not this worker's to write to.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Held(_) | Self::Unsafe(_))
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -25,6 +25,7 @@ mod keys;
 mod link;
 mod members;
 mod news;
+mod signature;
 mod socket;
 pub mod tls;
 mod url;
@@ -43,6 +44,8 @@ pub use self::error::{Error, ErrorKind};
 use self::keys::Keys;
 pub use self::members::{Cursor, MAX_PAGE, Member, Page};
 pub use self::news::{Beat, Fleets, News};
+pub(crate) use self::signature::MORE_BYTES;
+pub use self::signature::{InvalidKey, SigningKeys};
 pub use self::url::{Invalid, Url};
 use crate::record::{Id, Record, Status};
 use crate::verdict::{Verdict, is_without_broker};
@@ -56,6 +59,7 @@ pub struct Fleet {
     keys: Keys,
     cluster: String,
     forget_ms: u64,
+    signing: Option<SigningKeys>,
 }
 
 impl fmt::Debug for Fleet {
@@ -127,13 +131,22 @@ impl Fleet {
     pub(crate) fn giving_up(url: Url, cluster: impl Into<String>, given_up: Arc<AtomicBool>) -> Self {
         let cluster = cluster.into();
         let keys = Keys::of(&cluster);
-        Self { client: Client::new(url, given_up), keys, cluster, forget_ms: keys::FORGET_MS }
+        let client = Client::new(url, given_up);
+        Self { client, keys, cluster, forget_ms: keys::FORGET_MS, signing: None }
     }
 
     /// How long a worker that went silent can still be named. Default: 1 h. The same for all of a cluster.
     #[must_use]
     pub fn forget_ms(mut self, forget_ms: u64) -> Self {
         self.forget_ms = forget_ms;
+        self
+    }
+
+    /// Signs what it publishes, and trusts no record that is not signed: see [`Member::is_trusted`]. What [`Fleet::count`] and
+    /// [`Fleet::lost`] tell comes from the index alone, which nobody signs.
+    #[must_use]
+    pub fn signed(mut self, keys: SigningKeys) -> Self {
+        self.signing = Some(keys);
         self
     }
 
@@ -147,7 +160,7 @@ impl Fleet {
     /// The records' cluster is this one, here and below. Each beat's script is one atomic step of the server.
     pub fn publish(&mut self, beats: &[Beat<'_>], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
         let news: Vec<_> = beats.iter().map(|beat| News::Beat(*beat)).collect();
-        news::tell(&mut self.client, &news, self.forget_ms, until)
+        news::tell(&mut self.client, &news, (self.forget_ms, self.signing.as_ref()), until)
     }
 
     /// Says of workers that they are lost as of now, however long their promise, and for how many milliseconds each has been
@@ -155,13 +168,13 @@ impl Fleet {
     pub fn lose(&mut self, lost: &[(&Record, u64)], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
         let news = lost.iter().map(|(record, silent_ms)| News::Lost { record, silent_ms: *silent_ms });
         let news: Vec<_> = news.collect();
-        news::tell(&mut self.client, &news, self.forget_ms, until)
+        news::tell(&mut self.client, &news, (self.forget_ms, self.signing.as_ref()), until)
     }
 
     /// Removes workers that have stopped, all in one round trip: one result for each. Safe to repeat.
     pub fn withdraw(&mut self, records: &[&Record], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
         let news: Vec<_> = records.iter().map(|record| News::Stopped(record)).collect();
-        news::tell(&mut self.client, &news, self.forget_ms, until)
+        news::tell(&mut self.client, &news, (self.forget_ms, self.signing.as_ref()), until)
     }
 
     /// Counts the fresh workers, in one round trip that reads no record and whose cost hardly grows with their number.

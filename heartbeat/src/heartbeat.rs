@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, check_queues};
 use crate::duration::millis;
 use crate::error::{Error, ErrorKind};
 use crate::observe::process;
 use crate::publisher::{Counters, Shared, Subject};
-use crate::record::Status;
+use crate::record::{Record, Status};
 use crate::tasks::Task;
 use crate::verdict::Process;
 
@@ -22,6 +22,9 @@ pub(crate) const STOP_WAIT: Duration = Duration::from_secs(2);
 /// cleans up in its parent's name, and a child that is a worker itself starts a heartbeat of its own.
 pub struct Heartbeat {
     pub(crate) shared: Arc<Shared>,
+    /// As it was at the start.
+    pub(crate) record: Box<Record>,
+    pub(crate) signature: usize,
     #[cfg(feature = "endpoint")]
     pub(crate) endpoint: Option<std::net::SocketAddr>,
 }
@@ -77,6 +80,18 @@ impl Heartbeat {
     /// `deadline`; `None`: the builder's drain deadline, and without one it may take as long as it takes.
     pub fn drain(&self, deadline: impl Into<Option<Duration>>) {
         self.shared.drain(deadline.into().map(millis));
+    }
+
+    /// The queues that the worker takes work from, from now on. An error where one cannot be a name, or where the record
+    /// would not fit: then it keeps those that it has.
+    ///
+    /// In Redis (feature `redis`) the worker stays among those of a queue that it left until its promise has passed.
+    pub fn set_queues(&self, queues: impl IntoIterator<Item = impl Into<String>>) -> Result<(), Error> {
+        let mut record = self.record.clone();
+        record.queues = queues.into_iter().map(Into::into).collect();
+        check_queues(&record, self.signature)?;
+        self.shared.set_queues(record.queues);
+        Ok(())
     }
 
     /// The worker does not reach where its work comes from, from now on; said again, the first moment counts. Until

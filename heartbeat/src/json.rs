@@ -164,8 +164,7 @@ impl<'a> Reader<'a> {
             plain += 1;
         }
         let ends = matches!(bytes.get(plain), Some(b',' | b'}' | b']'));
-        let leads = plain > 1 && bytes[0] == b'0';
-        if ends && !leads && plain > 0 {
+        if ends && matches!(bytes[..plain], [b'0'] | [b'1'..=b'9', ..]) {
             self.at += plain;
             return Ok(Some(number));
         }

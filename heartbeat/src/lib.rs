@@ -15,6 +15,8 @@ macro_rules! told {
 #[doc = include_str!("../../README.md")]
 struct Page;
 
+#[cfg(any(feature = "endpoint", feature = "redis", feature = "systemd"))]
+mod apart;
 mod builder;
 mod clock;
 pub mod duration;
@@ -34,14 +36,20 @@ mod publisher;
 pub mod record;
 #[cfg(feature = "tokio")]
 mod runtime;
+mod sink;
 #[cfg(feature = "redis")]
 mod stat;
+mod sync;
 #[cfg(feature = "systemd")]
 mod systemd;
 mod tasks;
 #[cfg(feature = "tower")]
 pub mod tower;
 pub mod verdict;
+
+#[cfg(all(test, miri))]
+#[path = "../../tests/sanitizers/stand_ins.rs"]
+mod stand_ins;
 
 pub use builder::{Builder, DEFAULT_FILE, DEFAULT_INTERVAL, DEFAULT_LOOP_BUDGET, DEFAULT_PROMISE};
 pub use error::{Error, ErrorKind};

@@ -4,9 +4,10 @@
 //! word, so that a pulse is one store and no reader can ever see half of it: 40 bits of milliseconds since boot
 //! (34 years), 24 bits of budget.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::record::Pulse;
+use crate::sync::AtomicU64;
 
 const BUDGET_BITS: u32 = 24;
 /// Set in a budget that counts seconds; without it, milliseconds.

@@ -421,6 +421,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "thousands of files, of which Miri takes minutes")]
     fn a_listing_has_no_drafts_though_its_files_are_renamed_all_the_time() {
         let folder = tempfile::tempdir().unwrap();
         let name = |number: u32| folder.path().join(format!("beat-{number}"));

@@ -8,25 +8,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 #[cfg(feature = "tokio")]
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use nix::poll::PollTimeout;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::clock;
 use crate::extras::Extras;
-use crate::file::{BeatFile, Failure, Written};
+use crate::file::{Failure, Written};
 #[cfg(feature = "redis")]
 use crate::fleet::takes_work;
 use crate::mark::{Budget, Mark};
 use crate::observe;
 use crate::process;
 use crate::record::{Broker, Record, Status};
+use crate::sink::Sink;
 #[cfg(feature = "redis")]
 use crate::stat::StatKey;
+use crate::sync::{Condvar, EfdFlags, EventFd, Mutex, MutexGuard};
 use crate::tasks::{Board, Seen, Task};
 use crate::verdict::{Evidence, Machine, Process, Verdict, judge};
 
@@ -71,6 +72,8 @@ struct State {
     last_error: Option<String>,
     /// Why the last beat is no new file.
     file_failure: Option<String>,
+    /// Other queues than the record has, until that takes them.
+    queues: Option<Vec<String>>,
     /// Loops that are marked beside the worker's own; the one that is due first is shown.
     loops: Vec<Arc<Mark>>,
     #[cfg(feature = "tokio")]
@@ -145,6 +148,7 @@ impl Shared {
                 removed: Ok(()),
                 last_error: None,
                 file_failure: None,
+                queues: None,
                 loops: Vec::new(),
                 #[cfg(feature = "tokio")]
                 waiting: Vec::new(),
@@ -228,6 +232,10 @@ impl Shared {
                 *until_ms = until_ms.saturating_add(now.saturating_sub(lost_ms));
             }
         });
+    }
+
+    pub fn set_queues(&self, queues: Vec<String>) {
+        self.change(|state| state.queues = Some(queues));
     }
 
     pub fn beat_for(&self, subject: Subject) {
@@ -345,7 +353,9 @@ impl Shared {
 pub struct Publisher {
     pub shared: Arc<Shared>,
     pub record: Record,
-    pub file: Option<BeatFile>,
+    pub file: Option<Sink>,
+    /// Whether a path that is refused is tried again, in the place of ending.
+    pub file_may_wait: bool,
     pub extras: Extras,
     #[cfg(feature = "redis")]
     stat: Option<StatKey>,
@@ -366,6 +376,8 @@ pub struct Publisher {
     /// What was found of the processes that hold tasks.
     holders: Vec<Seen>,
     next_holders_ms: u64,
+    /// When a path that was refused is tried again.
+    next_claim_ms: u64,
     /// When a holder that is stopped or gone makes its task due.
     holder_due_ms: Option<u64>,
     failing: bool,
@@ -376,11 +388,12 @@ pub struct Publisher {
 pub type FirstBeat = Result<(), Failure>;
 
 impl Publisher {
-    pub fn new(shared: Arc<Shared>, record: Record, file: Option<BeatFile>, extras: Extras) -> Self {
+    pub fn new(shared: Arc<Shared>, record: Record, file: Option<Sink>, extras: Extras) -> Self {
         Self {
             shared,
             record,
             file,
+            file_may_wait: false,
             extras,
             #[cfg(feature = "redis")]
             stat: None,
@@ -396,6 +409,7 @@ impl Publisher {
             next_excuse_ms: 0,
             holders: Vec::new(),
             next_holders_ms: 0,
+            next_claim_ms: 0,
             holder_due_ms: None,
             failing: false,
         }
@@ -410,7 +424,7 @@ impl Publisher {
     pub fn run(mut self, first: &SyncSender<FirstBeat>) {
         let begun = self.contained(|publisher| {
             let refusal = match publisher.begin() {
-                Err(failure @ (Failure::Held(_) | Failure::Unsafe(_))) => Err(failure),
+                Err(failure) if failure.is_refusal() && !publisher.file_may_wait => Err(failure),
                 outcome => {
                     publisher.tell(outcome);
                     publisher.contained(Self::attend);
@@ -503,7 +517,7 @@ impl Publisher {
             self.holder_due_ms,
         ];
         let ahead = deadlines.into_iter().flatten().filter(|due| *due >= now);
-        let next_due = ahead.min().map_or(u64::MAX, |due| (due + 1).max(now + LEAST_WAIT_MS));
+        let next_due = ahead.min().map_or(u64::MAX, |due| due.saturating_add(1).max(now + LEAST_WAIT_MS));
         self.next_beat_ms.min(next_due).min(self.extras.due_ms().unwrap_or(u64::MAX))
     }
 
@@ -541,12 +555,19 @@ impl Publisher {
 
     /// Brings the record up to this moment.
     fn look(&mut self) {
-        let (phase, subject, pulse, broker_lost_ms) = {
-            let state = self.shared.state();
+        let (phase, subject, pulse, broker_lost_ms, queues) = {
+            let mut state = self.shared.state();
             let pulses = state.loops.iter().map(|mark| mark.get()).chain([self.shared.mark.get()]);
             let pulse = pulses.flatten().min_by_key(|pulse| pulse.due_mono_ms);
-            (state.phase, state.subject, pulse, state.broker_lost_ms)
+            (state.phase, state.subject, pulse, state.broker_lost_ms, state.queues.take())
         };
+        if let Some(queues) = queues {
+            #[cfg(feature = "redis")]
+            if let Some(stat) = &self.stat {
+                stat.set_queues(queues.clone());
+            }
+            self.record.queues = queues;
+        }
         self.look_at_tasks();
         let record = &mut self.record;
         (record.pid, record.pid_start) = (subject.pid, subject.start);
@@ -615,7 +636,7 @@ impl Publisher {
         self.shared.systemd_failures.store(systemd, Ordering::Relaxed);
     }
 
-    /// Makes a beat, and tells how its file was written; `None` where there is no beat to make.
+    /// Makes a beat, and tells how its file was written; `None` where there is no beat to make, or it is still under way.
     fn beat(&mut self) -> Result<Option<Written>, Failure> {
         let can_run = self.can_run(self.subject());
         #[cfg(feature = "redis")]
@@ -641,13 +662,20 @@ impl Publisher {
         let behind = Duration::from_millis(self.record.at_mono_ms - self.live_mono_ms);
         let mtime = if live { None } else { SystemTime::now().checked_sub(behind) };
         let outcome = match &mut self.file {
-            Some(file) => file.publish(&self.line, mtime).map(Some),
+            Some(_) if self.record.at_mono_ms < self.next_claim_ms => Ok(None),
+            Some(file) => file.publish(&self.line, mtime),
             None => Ok(Some(Written::Renamed)),
         };
+        let is_refused = outcome.as_ref().is_err_and(Failure::is_refusal);
+        // To look whose path it is may take seconds, so not with every beat.
+        let wait_ms = if is_refused && self.file_may_wait { self.record.promise_ms } else { 0 };
+        if !matches!(outcome, Ok(None)) {
+            self.next_claim_ms = self.record.at_mono_ms.saturating_add(wait_ms);
+        }
         #[cfg(feature = "redis")]
         if let Some(stat) = &self.stat
             // A start that is refused is none, in Redis neither.
-            && !(self.record.seq == 1 && matches!(outcome, Err(Failure::Held(_) | Failure::Unsafe(_))))
+            && !(self.record.seq == 1 && is_refused && !self.file_may_wait)
         {
             stat.post(&self.line, takes_work(&self.record, self.verdict));
         }
@@ -675,7 +703,7 @@ impl Publisher {
 
     /// Counts a failure, and tells of it once, not on every beat.
     fn tell(&mut self, outcome: Result<Option<Written>, Failure>) {
-        let path = self.file.as_ref().map_or(Path::new(""), BeatFile::path);
+        let path = self.file.as_ref().map_or(Path::new(""), Sink::path);
         let text = match outcome {
             Ok(None) => return,
             Ok(Some(Written::Renamed)) => {

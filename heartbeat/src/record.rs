@@ -90,8 +90,8 @@ impl Id {
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let digit = |number: u128, byte: u8| match byte {
-            b'0'..=b'9' => Some(number << 4 | u128::from(byte - b'0')),
-            b'a'..=b'f' => Some(number << 4 | u128::from(byte - b'a' + 10)),
+            b'0'..=b'9' => Some(number * 16 + u128::from(byte - b'0')),
+            b'a'..=b'f' => Some(number * 16 + u128::from(byte - b'a' + 10)),
             _ => None,
         };
         if text.len() == 32 { text.bytes().try_fold(0, digit).map(Self) } else { None }
@@ -208,6 +208,14 @@ pub enum Corrupt {
     Twice(&'static str),
     /// A field's value is of another type, or cannot be.
     Value(&'static str),
+    /// It is not signed, where it has to be (feature `redis`).
+    Unsigned,
+    /// It is signed with none of the keys that count, or was changed since.
+    Signature,
+    /// It was signed long before, or by another clock: somebody has sent it again.
+    Stale,
+    /// It is said to be good for much longer than it promises itself.
+    Lasting,
 }
 
 impl fmt::Display for Corrupt {
@@ -220,6 +228,10 @@ impl fmt::Display for Corrupt {
             Self::Missing(field) => write!(f, "it has no \"{field}\""),
             Self::Twice(field) => write!(f, "it has \"{field}\" twice"),
             Self::Value(field) => write!(f, "its \"{field}\" has an impossible value"),
+            Self::Unsigned => f.write_str("it is not signed"),
+            Self::Signature => f.write_str("its signature is not right"),
+            Self::Stale => f.write_str("it was signed too long ago"),
+            Self::Lasting => f.write_str("it is said to be good for longer than it promises"),
         }
     }
 }

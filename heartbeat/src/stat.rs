@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::fleet::{Beat, Error, Fleet, Url};
+use crate::fleet::{Beat, Error, Fleet, SigningKeys, Url};
 use crate::process::spawn_undisturbed;
 use crate::publisher::Shared;
 use crate::record::{MAX_BYTES, Record, Stat};
@@ -53,18 +53,26 @@ struct Mailbox {
     line: Vec<u8>,
     posted: Option<Instant>,
     takes_work: bool,
+    /// Other queues than the carrier knows of, until it takes them.
+    queues: Option<Vec<String>>,
     stop: bool,
     ended: bool,
 }
 
 impl StatKey {
     /// Starts the thread. Its failures are told to `shared`.
-    pub fn start(url: Url, record: Record, shared: Arc<Shared>) -> io::Result<Self> {
+    pub fn start(
+        url: Url,
+        signing: Option<SigningKeys>,
+        record: Record,
+        shared: Arc<Shared>,
+    ) -> io::Result<Self> {
         let desk = Arc::new(Desk {
             mailbox: Mutex::new(Mailbox {
                 line: Vec::with_capacity(MAX_BYTES),
                 posted: None,
                 takes_work: false,
+                queues: None,
                 stop: false,
                 ended: false,
             }),
@@ -73,7 +81,10 @@ impl StatKey {
             failures: AtomicU64::new(0),
             given_up: Arc::default(),
         });
-        let carrier = Carrier::new(url, record, shared, Arc::clone(&desk));
+        let mut carrier = Carrier::new(url, record, shared, Arc::clone(&desk));
+        if let Some(keys) = signing {
+            carrier.fleet = carrier.fleet.signed(keys);
+        }
         spawn_undisturbed("heartbeat-redis", move || carrier.run())?;
         Ok(Self { desk })
     }
@@ -100,6 +111,11 @@ impl StatKey {
         mailbox.takes_work = takes_work;
         drop(mailbox);
         self.desk.changed.notify_one();
+    }
+
+    /// From the next line on the worker is told among these; what Redis was told of others ends with the promise.
+    pub fn set_queues(&self, queues: Vec<String>) {
+        self.desk.mailbox().queues = Some(queues);
     }
 
     /// Asks for the end, with the withdrawal of the worker; does not wait.
@@ -270,6 +286,9 @@ impl Carrier {
             if now >= due {
                 mailbox.posted = None;
                 std::mem::swap(&mut self.line, &mut mailbox.line);
+                if let Some(queues) = mailbox.queues.take() {
+                    self.record.queues = queues;
+                }
                 return Some((mailbox.takes_work, posted));
             }
             let waited = self.desk.changed.wait_timeout(mailbox, due - now);

@@ -294,7 +294,7 @@ fn judge_bare(age_ms: i64, max_age_ms: Option<u64>) -> (Verdict, Reason<'static>
         return (Verdict::Corrupt, Reason::Corrupt(&Corrupt::Empty));
     };
     let age = u64::try_from(age_ms).unwrap_or(0);
-    let ahead = if age_ms < 0 { age_ms.unsigned_abs() } else { 0 };
+    let ahead = age_ms.min(0).unsigned_abs();
     if ahead > AHEAD_MS {
         (Verdict::Silent, Reason::BareAhead(ahead))
     } else if age > budget {

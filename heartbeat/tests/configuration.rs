@@ -324,10 +324,13 @@ fn the_environment_is_read_once_and_only_for_what_is_documented() {
     asked.sort();
     // systemd's own variable says whether there is a systemd to talk to.
     asked.retain(|name| !(cfg!(feature = "systemd") && name == "NOTIFY_SOCKET"));
+    // A key is for Redis.
     let documented = [
         "HEARTBEAT_CLUSTER",
         "HEARTBEAT_FILE",
         "HEARTBEAT_INTERVAL",
+        #[cfg(feature = "redis")]
+        "HEARTBEAT_KEY",
         "HEARTBEAT_LOOP_BUDGET",
         "HEARTBEAT_PROMISE",
         "HEARTBEAT_QUEUES",
@@ -356,4 +359,48 @@ fn a_redis_that_this_build_cannot_reach_is_no_reason_to_fail_and_not_silent() {
 fn the_builders_debug_form_is_not_empty_and_tells_the_names() {
     let text = format!("{:?}", builder(&[]).cluster("orders"));
     assert!(text.starts_with("Builder") && text.contains("orders"), "{text}");
+}
+
+#[test]
+fn a_path_that_is_not_free_yet_is_taken_once_it_is_where_it_may_wait() {
+    let (_folder, path) = place();
+    let first = builder(&[]).file(&path).start().unwrap();
+    let quick = || {
+        let (interval, promise) = (Duration::from_millis(20), Duration::from_millis(100));
+        builder(&[]).worker("second").interval(interval).promise(promise).file(&path)
+    };
+    assert!(matches!(quick().start().expect_err("held").kind(), ErrorKind::Held { .. }));
+    let second = quick().file_may_wait().start().unwrap();
+    assert!(second.file_failure().unwrap().contains("held by another living worker"));
+    let before = second.counters().file_failures;
+    std::thread::sleep(Duration::from_millis(300));
+    // Once in a promise, and not with each beat.
+    assert!(second.counters().file_failures - before <= 4, "{:?}", second.counters());
+    assert_eq!(record(path.as_ref()).pid, std::process::id());
+    first.stop().unwrap();
+    while observe(path.as_ref(), Owner::Own).record().is_none_or(|record| record.worker != "second") {
+        std::thread::yield_now();
+    }
+    while second.file_failure().is_some() {
+        std::thread::yield_now();
+    }
+    second.stop().unwrap();
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn queues_may_change_while_a_worker_runs_and_what_cannot_be_changes_nothing() {
+    let (_folder, path) = place();
+    let heartbeat = builder(&[]).queues(["mail"]).file(&path).start().unwrap();
+    heartbeat.set_queues(["mail", "orders"]).unwrap();
+    while record(path.as_ref()).queues != ["mail", "orders"] {
+        std::thread::yield_now();
+    }
+    for bad in [vec![String::new()], vec!["a\nb".to_owned()], vec!["q".repeat(MAX_BYTES)]] {
+        assert_eq!(heartbeat.set_queues(bad).expect_err("refused").kind(), ErrorKind::Configuration);
+    }
+    heartbeat.set_queues([""; 0]).unwrap();
+    while !record(path.as_ref()).queues.is_empty() {
+        std::thread::yield_now();
+    }
 }

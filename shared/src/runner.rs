@@ -375,6 +375,36 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_of_the_last_moment_counts() {
+        let last = |timeout| Named { timeout, ..named("it", Stub::Takes(GRACE / 4)) };
+        let runtime = runtime();
+        // Now and then a busy machine is late itself.
+        let counts = |ask: &dyn Fn() -> Outcome| (0..200).any(|_| ask().status == Status::Pass);
+        let in_time = || Instant::now() + GRACE * 3 / 4;
+        assert!(counts(&|| runtime.block_on(ask(&last(TIMEOUT), in_time()))));
+        assert!(counts(&|| runtime.block_on(ask(&last(GRACE * 3 / 4), Instant::now() + TIMEOUT))));
+        assert!(counts(&|| run(runtime.handle(), &[Arc::new(last(TIMEOUT))], in_time()).outcomes.remove(0)));
+    }
+
+    #[test]
+    fn each_word_is_the_one_that_is_promised() {
+        assert_eq!(Overall::ALL.map(Overall::as_str), ["ok", "warning", "fail"]);
+        assert_eq!(format!("{:>8}", Overall::Warning), " warning");
+        assert_eq!(Warnings::ALL.map(Warnings::as_str), ["pass", "fail"]);
+        let words = |check| report([named("it", check)], TIMEOUT).outcomes[0].word();
+        assert_eq!(
+            [Stub::Passes, Stub::Warns, Stub::Fails, Stub::CannotTell].map(words),
+            ["ok", "warning", "fail", "unknown"]
+        );
+    }
+
+    #[test]
+    fn a_named_check_is_shown_without_what_it_holds() {
+        let shown = format!("{:?}", named("database", Stub::Passes));
+        assert_eq!(shown, "Named { name: \"database\", timeout: 5s, critical: true, .. }");
+    }
+
+    #[test]
     fn nothing_asked_is_no_pass_and_a_warning_passes_as_it_is_told_to() {
         assert_eq!(Report::new(Vec::new(), Duration::ZERO).status, Overall::Fail);
         assert!(Overall::Warning.passes(Warnings::Pass) && !Overall::Warning.passes(Warnings::Fail));

@@ -10,6 +10,7 @@ import pytest
 import harness
 from c_library import BUILDS, CRATE
 from harness import until, verdict
+from signing import NO_KEYS
 
 SOURCE = CRATE / "examples" / "worker.c"
 PIPE = 65_536
@@ -136,3 +137,18 @@ def test_a_second_worker_is_told_who_holds_the_file(shipped, start, tmp_path):
     second = start(harness.Program, [program], harness.environment(HEARTBEAT_FILE=first.file))
     assert second.exit_status() == 1
     assert f"held by another living worker, pid {first.pid}" in second.output
+
+
+def test_beats_to_redis_are_signed_with_the_key_in_the_environment(everything, start, signing, tmp_path):
+    worker = start(Worker, [everything.program(SOURCE, tmp_path / "worker")], tmp_path / "beat", **signing.environment)
+    assert "mac" not in harness.record(worker.file), "a file is not signed"
+    signing.play(worker)
+
+
+@pytest.mark.parametrize("key", NO_KEYS, ids=["short", "three", "unprintable"])
+def test_a_key_that_cannot_be_is_refused_and_not_shown(key, everything, start, signing, tmp_path):
+    environment = harness.environment(HEARTBEAT_FILE=tmp_path / "beat", **signing.environment | {"HEARTBEAT_KEY": key})
+    worker = start(harness.Program, [everything.program(SOURCE, tmp_path / "worker")], environment)
+    assert worker.exit_status(60) == 1
+    assert f"no heartbeat: heartbeat: {NO_KEYS[key]}" in worker.output and key not in worker.output
+    assert not (tmp_path / "beat").exists()

@@ -136,7 +136,7 @@ def images(containers):
     folder = containers.folder
     if SHIPPED:
         base, context = "scratch", SHIPPED
-        worker = SHIPPED / TARGET / "debug" / "examples" / "worker"
+        worker = harness.TARGET / TARGET / "debug" / "examples" / "worker"
         options = []
     else:
         worker = harness.CHECKER.parent / "examples" / "worker"

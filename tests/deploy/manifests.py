@@ -2,7 +2,7 @@
 
 Kustomize is kubectl's own. Debian's kubectl may be too old for it (1.20 holds kustomize 2.0): then `kustomize` below takes its place, a
 strict renderer of just the features that are used here, which a test compares with the real one wherever that is. Helm is Helm's own
-library (`helm-python-sdk`, its official Go packages), as no package of Debian's or PyPI's holds the command.
+library (`helm-python-sdk`, its official Go packages); a test compares it with the command.
 """
 
 import copy

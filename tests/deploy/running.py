@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,8 +14,9 @@ DEPLOY = harness.REPOSITORY / "deploy"
 
 
 def program(name):
-    """Debian keeps servers where not everybody's PATH leads."""
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin") or name
+    """Some come as wheels, beside the tests' other packages; and Debian keeps servers where not everybody's PATH leads."""
+    wheels = os.pathsep.join(f"{folder}/bin" for folder in sys.path)
+    return shutil.which(name, path=f"{wheels}:{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin") or name
 
 
 def copied(page, folder, changes, name=None):

@@ -28,7 +28,7 @@ READ = {
     "proxies/nginx.conf": "test_proxies.py::test_the_proxy_takes_its_page_and_not_a_wrong_one",
     "proxies/haproxy.cfg": "test_proxies.py::test_the_proxy_takes_its_page_and_not_a_wrong_one",
     "proxies/Caddyfile": "test_proxies.py::test_the_proxy_takes_its_page_and_not_a_wrong_one",
-    "proxies/traefik*.yml": "test_proxies.py::test_traefiks_pages_are_as_its_schemas_want_them",
+    "proxies/traefik*.yml": "test_proxies.py::test_traefik_refuses_a_page_with_a_wrong_word",
     "prometheus/prometheus.yml": "test_prometheus.py::test_promtool_takes_the_configuration_and_the_rules",
     "prometheus/rules.yml": "test_prometheus.py::test_promtool_takes_the_configuration_and_the_rules",
     "prometheus/rules_test.yml": "test_prometheus.py::test_the_rules_pass_their_own_tests_and_every_alert_has_one",

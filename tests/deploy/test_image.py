@@ -88,7 +88,7 @@ def test_the_arithmetic_beside_the_health_check_is_what_checker_tune_says(name):
 
 
 def test_the_image_is_built_for_the_machine_that_is_named(containers, tmp_path):
-    """What is in it for ARM is another build; here only that the argument chooses it, and what the image says of itself."""
+    """Here only that the argument chooses it, and what the image says of itself; test_arm.py runs the real ones."""
     folder = tmp_path / "aarch64-unknown-linux-musl" / "dist"
     folder.mkdir(parents=True)
     for name in ("checker", "heartbeat"):
@@ -122,9 +122,12 @@ if SHIPPED:
             told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             assert "INTERP" not in told and "NEEDED" not in told, program
         sizes = [(SHIPPED / TARGET / "dist" / program).stat().st_size for program in ("checker", "heartbeat")]
-        assert containers.inspect(images[0])["Size"] == pytest.approx(sum(sizes), rel=0.02)
-        told = float(re.search(r"`checker`, built so, is (\d+) MB", (IMAGE / "README.md").read_text())[1])
-        assert sizes[0] / 1e6 == pytest.approx(told, rel=0.1)
+        size = containers.inspect(images[0])["Size"]
+        assert size == pytest.approx(sum(sizes), rel=0.02)
+        pattern = r"`checker`, built so, is ([\d.]+) MB, `heartbeat` ([\d.]+) MB, the image ([\d.]+) MB"
+        told = [float(number) for number in re.search(pattern, (IMAGE / "README.md").read_text()).groups()]
+        # Another compiler, or a feature, moves them; nobody reads a difference of a tenth.
+        assert [number / 1e6 for number in [*sizes, size]] == pytest.approx(told, rel=0.1)
 
 
 def test_a_worker_beats_and_its_probes_pass(worker):

@@ -10,6 +10,7 @@ import yaml
 import harness
 from harness import REPOSITORY
 from manifests import CHART, KUBERNETES, OVERLAYS, VALUES, chart, checked, containers, documents, kubectl, kustomize, pods, rendered, same, thresholds
+from running import program
 
 # One process renders everything, once.
 pytestmark = pytest.mark.xdist_group("manifests")
@@ -166,6 +167,23 @@ def test_the_chart_is_without_a_finding_of_helms_linter():
         found = lint(CHART, values, strict=True, namespace="orders")
         assert found["total_charts_linted"] == 1 and found["errors"] == [], found
         assert [message for message in found["messages"] if message["severity"] > 1] == []
+
+
+def helm(*words, values):
+    told = [program("helm"), *words, "--namespace", "orders", "--values", "-"]
+    return subprocess.run([str(word) for word in told], input=yaml.safe_dump(values), capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_command_helm_makes_what_its_library_makes_and_finds_nothing(overlay):
+    values = VALUES[overlay]
+    made = helm("template", "orders", CHART, values=values)
+    assert made.returncode == 0, made.stderr
+    assert same(documents(made.stdout)) == same(chart(values))
+    found = helm("lint", "--strict", CHART, values=values)
+    assert found.returncode == 0 and "0 chart(s) failed" in found.stdout, found
+    refused = helm("template", "orders", CHART, values={"wroker": {}})
+    assert refused.returncode != 0 and "wroker" in refused.stderr, refused
 
 
 @pytest.mark.parametrize("values", [{"agent": "every"}, {"worker": {"promise": "30"}}, {"wroker": {}}, {"health": {"probes": "tcp"}}])

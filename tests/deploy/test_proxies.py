@@ -1,7 +1,6 @@
-"""deploy/proxies: read by nginx, HAProxy and Caddy themselves, and tried by them with two instances, of which one freezes.
+"""deploy/proxies: read by nginx, HAProxy, Caddy and Traefik themselves, and tried by them with two instances, of which one freezes.
 
-Traefik is in no registry that the tests take from. Its pages are held against the JSON schemas for its version 2, whose keys those
-used here have in version 3 too; its rules are held against the other proxies' by eye alone.
+Traefik has no command that only reads its pages: so it is started with them, right and wrong. Their JSON schemas are for its version 2.
 """
 
 import contextlib
@@ -21,7 +20,9 @@ import yaml
 import harness
 from running import DEPLOY, Serve, copied, program
 
-NAMES = ["nginx.conf", "haproxy.cfg", "Caddyfile"]
+CHECKED = ["nginx.conf", "haproxy.cfg", "Caddyfile"]
+NAMES = [*CHECKED, "traefik-routes.yml"]
+TRAEFIK = program("traefik")
 NODE = Path(os.environ.get("TESTS_NODE", harness.TARGET / "tests-node"))
 # What the pages say that it takes until an instance that is frozen gets no more questions.
 WITHIN = {"nginx.conf": 5, "haproxy.cfg": 5, "Caddyfile": 3, "traefik-routes.yml": 3}
@@ -42,6 +43,10 @@ def configuration(name, folder, port, places):
         file = copied(f"proxies/{name}", folder, changes)
         file.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + file.read_text())
         return file
+    if name == "traefik-routes.yml":
+        changes |= {"          port: 8080\n": "", "orders.example": "127.0.0.1"}
+        file = copied(f"proxies/{name}", folder, changes)
+        return copied("proxies/traefik.yml", folder, {'":80"': f'"127.0.0.1:{port}"', "/etc/traefik/traefik-routes.yml": file})
     if name == "haproxy.cfg":
         changes[" port 8080"] = ""
     file = copied(f"proxies/{name}", folder, changes | dict([listen[name]]))
@@ -61,6 +66,8 @@ def commands(name, folder, file):
         return [*nginx, "-t"], nginx
     if name == "haproxy.cfg":
         return [program("haproxy"), "-c", "-f", file], [program("haproxy"), "-db", "-f", file]
+    if name == "traefik-routes.yml":
+        return None, [TRAEFIK, f"--configFile={file}"]
     caddy = lambda verb: [program("caddy"), verb, "--adapter", "caddyfile", "--config", file]
     return caddy("validate"), caddy("run")
 
@@ -70,7 +77,7 @@ def run(command, folder):
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60, env=home, check=False)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHECKED)
 def test_the_proxy_takes_its_page_and_not_a_wrong_one(name, tmp_path):
     file = configuration(name, tmp_path, harness.free_port(), ["127.0.0.1:1", "127.0.0.1:2"])
     check, _ = commands(name, tmp_path, file)
@@ -79,6 +86,17 @@ def test_the_proxy_takes_its_page_and_not_a_wrong_one(name, tmp_path):
     page = tmp_path / name
     page.write_text(page.read_text().replace("max_fails", "max_fail").replace("httpchk", "httpcheck").replace("health_uri", "health_url"))
     assert run(check, tmp_path).returncode != 0
+
+
+@pytest.mark.parametrize(("page", "right", "wrong"), [("traefik.yml", "address:", "adress:"), ("traefik-routes.yml", "healthCheck:", "healthChek:")])
+def test_traefik_refuses_a_page_with_a_wrong_word(start, tmp_path, page, right, wrong):
+    file = configuration("traefik-routes.yml", tmp_path, harness.free_port(), ["127.0.0.1:1", "127.0.0.1:2"])
+    changed = tmp_path / page
+    text = changed.read_text()
+    assert right in text
+    changed.write_text(text.replace(right, wrong))
+    proxy = start(harness.Program, [TRAEFIK, f"--configFile={file}"], cwd=tmp_path)
+    harness.until(lambda: wrong.rstrip(":") in proxy.output, timeout=30, what=lambda: proxy.output)
 
 
 def test_caddy_would_write_its_page_the_same(tmp_path):
@@ -205,7 +223,7 @@ def test_an_instance_that_freezes_loses_its_traffic_in_time_and_gets_it_back(nam
 
 
 # nginx asks nobody.
-@pytest.mark.parametrize("name", ["haproxy.cfg", "Caddyfile"])
+@pytest.mark.parametrize("name", NAMES[1:])
 def test_an_instance_that_is_not_ready_loses_its_traffic_and_nobody_is_told_of_an_error(name, behind, tmp_path):
     proxy, _ = behind(name)
     since = time.monotonic()
@@ -220,7 +238,8 @@ def test_an_instance_that_is_not_ready_loses_its_traffic_and_nobody_is_told_of_a
 def test_what_the_checks_say_is_for_those_who_may_know(name, behind):
     proxy, _ = behind(name)
     for path in ["/readyz", "/readyz/", "/startupz", "/metrics", "/healthcheck/readiness"]:
-        assert proxy.ask(path)[0] == 403, path
+        # Traefik has no route for them.
+        assert proxy.ask(path)[0] == (404 if name.startswith("traefik") else 403), path
         friend = proxy.ask(path, "127.0.0.2")
         assert friend[0] == (404 if path == "/startupz" else 200), (path, friend)
     assert proxy.ask("/healthz")[0] == 200

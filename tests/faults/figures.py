@@ -109,8 +109,8 @@ def table():
     """What is asserted of each cell, as a page shows it: made of the faults and the rules alone."""
     lines = ["| fault | drivers | file | key | both: its file | agent |", "|---|---|---|---|---|---|"]
     for fault in matrix.FAULTS:
-        for drivers, steps in variants(fault):
-            cells = [cell(fault, steps, view) for view in ("file", "key", "both: file", "agent")]
+        for drivers, sinks, steps in variants(fault):
+            cells = [cell(fault, sinks, steps, view) for view in ("file", "key", "both: file", "agent")]
             lines.append("| " + " | ".join([fault.words, ", ".join(map(word, drivers)), *cells]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -120,18 +120,30 @@ def word(driver):
 
 
 def variants(fault):
-    """Its drivers with the steps that they share."""
-    alike = tuple(driver for driver in fault.drivers if driver not in fault.by)
-    if alike:
-        yield alike, fault.steps
-    for driver, steps in fault.by.items():
-        if driver in fault.drivers:
-            yield (driver,), steps
+    """Its drivers with the sinks and the steps that they share."""
+    shared = {}
+    for driver in fault.drivers:
+        own = driver if driver in fault.by else None
+        shared.setdefault((own, fault.sinks_of(driver)), []).append(driver)
+    for (own, sinks), drivers in shared.items():
+        yield drivers, sinks, fault.by[own] if own else fault.steps
 
 
-def cell(fault, steps, view):
+def not_played():
+    """What is not asserted, and why."""
+    lines = ["| fault | not in | because |", "|---|---|---|"]
+    for fault in matrix.FAULTS:
+        reasons = {}
+        for driver in matrix.EVERY:
+            if driver not in fault.drivers:
+                reasons.setdefault(fault.not_in[driver], []).append(word(driver))
+        lines += [f"| {fault.words} | {', '.join(drivers)} | {reason} |" for reason, drivers in reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def cell(fault, sinks, steps, view):
     sink = view.partition(":")[0]
-    if sink not in fault.sinks:
+    if sink not in sinks:
         return "–"
     said = [f"{step.verdicts[view]} ({step.rule(view).within(view):.1f} s)" for step in steps if view in step.verdicts]
     return ", ".join(said) or fault.first
@@ -187,7 +199,7 @@ def page(stage):
     """The whole page, with what was measured."""
     scenes = list(stage.scenes.values())
     measured = "".join(f"- {line}\n" for line in shown(figures(scenes), stage.took).splitlines())
-    return PAGE.format(settings=settings(), table=table(), measured=measured, beside=beside(scenes))
+    return PAGE.format(settings=settings(), table=table(), not_played=not_played(), measured=measured, beside=beside(scenes))
 
 
 PAGE = """\
@@ -207,6 +219,10 @@ that nothing may be told of it at any moment. `both` is a worker that beats to i
 file. Which verdicts pass for live and for ready stands in the [first page](../../README.md#what-each-verdict-means).
 
 {table}
+Where a driver is judged at fewer places than others, what is left out goes the same way whoever beats: an agent carries the file as it is. What is not
+played, and why:
+
+{not_played}
 The last run of all of it, on a virtual machine with two cores that were busy with other work:
 
 {measured}
@@ -227,5 +243,7 @@ What is simulated, and how far:
   the monotonic clock stands still, is less than that.
 - A reboot is a record of another boot. A time namespace with a clock of its own is misjudged from outside, as the first page says.
 - A clock is moved under the worker and its agent by libfaketime, an hour to each side.
-- The two sides of a network are namespaces, the cut is nftables'. Redis is frozen by SIGSTOP, slow by a proxy.
+- The two sides of a network are namespaces, the cut is nftables'. Redis is frozen by SIGSTOP, slow by a proxy. What is cut off or broken is the Redis of the
+  beats; the broker of Celery and Django-Q2 is another one, and stays: what comes of a broken broker is told by `tests/python`.
+- A file system hangs by `strace`, which holds each rename.
 """

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import itertools
 import json
 import os
 import signal
@@ -60,12 +59,30 @@ class Fault:
     sinks: tuple = SINKS
     # The steps of a driver, where they are others.
     by: dict = field(default_factory=dict)
+    # The sinks of a driver, where they are fewer.
+    sinks_by: dict = field(default_factory=dict)
+    # Why it is not played in the other drivers.
+    not_in: dict = field(default_factory=dict)
     # What it takes: see `why_not`.
     needs: tuple = ()
     # What is told of the worker before, and throughout where there are no steps.
     first: str = "alive"
     reduced: bool = field(default=False, compare=False)
 
+    def sinks_of(self, driver):
+        return self.sinks_by.get(driver, self.sinks)
+
+
+# Why a fault is not played in a driver.
+ALIKE = dict.fromkeys(("run", *PYTHON), "of the record or of who judges: the same, whoever beats")
+RECORD = dict.fromkeys(PYTHON, "of the record: the same, whoever beats")
+NO_WRAPPER = dict.fromkeys(LOOPS, "nothing is wrapped around it")
+NO_LOOP = {"run": "of its command it sees neither a loop nor a task"}
+NO_START = {"run": "its command counts as begun when it runs"} | dict.fromkeys(PYTHON, "`tests/python` holds up its start: here nothing does")
+
+# An agent carries the same file, whoever wrote it.
+NO_AGENT = {"sinks_by": dict.fromkeys(PYTHON, ("file", "both"))}
+KEYS_ALONE = {"sinks_by": dict.fromkeys(PYTHON, ("key", "both"))}
 
 KEYS = ("key", "both: key")
 # A clean end is told by who ends.
@@ -100,7 +117,7 @@ def why_not(fault):
 def cells(reduced=False):
     """Fault by fault, in which drivers and with which sinks it is played."""
     for each in FAULTS:
-        for driver, sink in itertools.product(each.drivers, each.sinks):
+        for driver, sink in ((driver, sink) for driver in each.drivers for sink in each.sinks_of(driver)):
             if not reduced or each.reduced and driver in ALL and sink in ("file", "both"):
                 yield each, driver, sink
 
@@ -125,7 +142,7 @@ def killed(scene):
 
 
 # Its command works on, and nobody beats for it.
-@fault("`kill -9` of `heartbeat run` itself", SILENT, drivers=("run",))
+@fault("`kill -9` of `heartbeat run` itself", SILENT, drivers=("run",), not_in=NO_WRAPPER)
 def wrapper_killed(scene):
     worker = scene.start()
     scene.now()
@@ -158,6 +175,7 @@ TURNED = rules.Rule("a look and a beat", 0.0, 1.5)
     step(LOOP, "wedged"),
     BACK,
     drivers=LOOPS,
+    not_in=NO_LOOP,
     by={"django-q": (step(GUARD, "wedged"), step(TURNED, "alive"))},
     reduced=True,
 )
@@ -176,7 +194,13 @@ def wedged(scene):
         scene.mark(asked + stands)
 
 
-@fault("a mutex is deadlocked", step(LOOP, "wedged"), drivers=(*RUST, "celery"), reduced=True)
+@fault(
+    "a mutex is deadlocked",
+    step(LOOP, "wedged"),
+    drivers=(*RUST, "celery"),
+    not_in=NO_LOOP | {"django-q": "its guard runs no code of the site's but its log, in which it stands above"},
+    reduced=True,
+)
 def deadlocked(scene):
     worker = scene.start()
     scene.now()
@@ -184,7 +208,14 @@ def deadlocked(scene):
     scene.mark()
 
 
-@fault("a tokio runtime is blocked, then free", step(LOOP, "wedged"), BACK, drivers=("tokio",), reduced=True)
+@fault(
+    "a tokio runtime is blocked, then free",
+    step(LOOP, "wedged"),
+    BACK,
+    drivers=("tokio",),
+    not_in=dict.fromkeys(EVERY, "it has none"),
+    reduced=True,
+)
 def runtime_blocked(scene):
     worker = scene.start()
     stands = BUDGET + 8
@@ -205,6 +236,7 @@ GUARDED = rules.Rule("deadline and two looks", DEADLINE - 0.5, DEADLINE + 1.0)
     step(TASK, "overdue"),
     BACK,
     drivers=LOOPS,
+    not_in=NO_LOOP,
     by={"celery": (step(LIMIT, "overdue"), step(TURNED, "alive")), "django-q": (step(GUARDED, "overdue"), step(TURNED, "alive"))},
     reduced=True,
 )
@@ -217,7 +249,7 @@ def task_overdue(scene):
     scene.mark(begun + length)
 
 
-@fault("a long task, within its deadline", drivers=LOOPS, reduced=True)
+@fault("a long task, within its deadline", drivers=LOOPS, not_in=NO_LOOP, reduced=True)
 def task_long(scene):
     worker = scene.start()
     worker.task(60, STAYS)
@@ -254,7 +286,7 @@ def drain_overdue(scene):
     scene.mark(asked)
 
 
-@fault("a start that ends in time", step(NEXT_BEAT, "alive"), drivers=RUST, reduced=True)
+@fault("a start that ends in time", step(NEXT_BEAT, "alive"), drivers=RUST, not_in=NO_START, reduced=True)
 def start_within(scene):
     worker = scene.start(wait="starting", start_deadline=60)
     scene.now()
@@ -262,7 +294,14 @@ def start_within(scene):
     scene.mark()
 
 
-@fault("a start past its deadline, then ready", step(SAID, "start overdue", passing=("start overdue",)), BACK, drivers=RUST, reduced=True)
+@fault(
+    "a start past its deadline, then ready",
+    step(SAID, "start overdue", passing=("start overdue",)),
+    BACK,
+    drivers=RUST,
+    not_in=NO_START,
+    reduced=True,
+)
 def start_overdue(scene):
     deadline = 12
     worker = scene.start(wait="starting", start_deadline=deadline)
@@ -277,22 +316,28 @@ def start_overdue(scene):
 # --- its processor and its memory -------------------------------------------------------------------------------------
 
 
-@fault("a fork bomb beside it, which leaves it less than 1 % of a core", needs=("cpu",))
+@fault("a fork bomb beside it, which leaves it less than 1 % of a core", drivers=EVERY, **NO_AGENT, needs=("cpu",))
 def starved(scene):
-    worker = scene.start()
-    with limits.Bombed(harness.session_members(worker.pid)) as bombed:
+    scene.start()
+    with limits.Bombed(harness.session_members(scene.session)) as bombed:
         scene.stays(2 * STAYS)
         scene.facts["share"] = bombed.share()
 
 
-@fault("a control group that has 1 % of a core", needs=("cpu",))
+@fault("a control group that has 1 % of a core", drivers=EVERY, **NO_AGENT, needs=("cpu",))
 def cpu_limited(scene):
-    worker = scene.start()
-    with limits.Cpu(harness.session_members(worker.pid), percent=1):
+    scene.start()
+    with limits.Cpu(harness.session_members(scene.session), percent=1):
         scene.stays(2 * STAYS)
 
 
-@fault("out of its control group's memory: killed by the kernel", replace(DEAD, passing=("gone", "silent", "unknown")), drivers=RUST, needs=("memory",))
+@fault(
+    "out of its control group's memory: killed by the kernel",
+    replace(DEAD, passing=("gone", "silent", "unknown")),
+    drivers=RUST,
+    not_in={"run": "its command is killed, as by `kill -9`"} | dict.fromkeys(PYTHON, "a process of its pool is killed, and started anew: `tests/python`"),
+    needs=("memory",),
+)
 def memory_limited(scene):
     worker = scene.start()
     with limits.Memory([worker.pid], 48 << 20) as memory:
@@ -316,20 +361,20 @@ def on_a_disk_of_its_own(scene):
     under = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount, "sh"]
     under += ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"]
     scene.file = here / "beat"
-    worker = scene.start(under=under, file=lambda worker: Path(f"/proc/{worker.pid}/root{here}/beat"))
-    return worker, scene.file.parent
+    scene.start(under=under, file=lambda _: Path(f"/proc/{scene.session}/root{here}/beat"))
+    return scene.file.parent
 
 
-@fault("the disk is full", sinks=FILES, needs=("root",))
+@fault("the disk is full", drivers=EVERY, sinks=FILES, **NO_AGENT, needs=("root",))
 def disk_full(scene):
-    _, folder = on_a_disk_of_its_own(scene)
+    folder = on_a_disk_of_its_own(scene)
     fill(folder, bytes(65536))
     scene.stays()
 
 
-@fault("the disk has no inode left", sinks=FILES, reduced=True, needs=("root",))
+@fault("the disk has no inode left", drivers=EVERY, sinks=FILES, **NO_AGENT, reduced=True, needs=("root",))
 def inodes_full(scene):
-    _, folder = on_a_disk_of_its_own(scene)
+    folder = on_a_disk_of_its_own(scene)
     fill(folder, b"")
     scene.stays()
 
@@ -343,9 +388,9 @@ def fill(folder, content):
     raise AssertionError("the disk is not full")
 
 
-@fault("the folder's permission is taken", sinks=FILES, needs=("root",))
+@fault("the folder's permission is taken", drivers=EVERY, sinks=FILES, **NO_AGENT, needs=("root",))
 def permission_taken(scene):
-    _, folder = on_a_disk_of_its_own(scene)
+    folder = on_a_disk_of_its_own(scene)
     folder.chmod(0o555)
     scene.stays()
 
@@ -355,26 +400,47 @@ def permission_taken(scene):
     "the file system becomes read-only, then writable",
     step(SILENCE, file="silent", agent="silent"),
     step(NEXT_BEAT, file="alive", agent="alive"),
+    drivers=EVERY,
     sinks=FILES,
+    **NO_AGENT,
     needs=("root",),
 )
 def read_only(scene):
-    worker, folder = on_a_disk_of_its_own(scene)
+    on_a_disk_of_its_own(scene)
     scene.now()
-    remount(worker, scene, "ro")
+    remount(scene, "ro")
     scene.mark()
     scene.now()
-    remount(worker, scene, "rw")
+    remount(scene, "rw")
     scene.mark()
 
 
-def remount(worker, scene, how):
+def remount(scene, how):
     own = scene.folder / "own"
-    subprocess.run(["nsenter", "--target", str(worker.pid), "--mount", "mount", "-o", f"remount,{how}", str(own)], check=True)
+    subprocess.run(["nsenter", "--target", str(scene.session), "--mount", "mount", "-o", f"remount,{how}", str(own)], check=True)
+
+
+# The key goes on: a file that hangs keeps nobody else from being told.
+@fault(
+    "the file system hangs: no rename returns any more",
+    step(SILENCE, file="silent", agent="silent", passing=("unknown",)),
+    drivers=EVERY,
+    sinks=FILES,
+    **NO_AGENT,
+    reduced=True,
+)
+def file_system_hangs(scene):
+    # Of each thread all renames but the first, so many that it is watched by then.
+    beats = 20
+    held = f"renameat:delay_enter=600000000:when={beats + 1}+"
+    traced = ["strace", "--follow-forks", "--quiet=all", "--output", "/dev/null", "--trace", "renameat", "--inject", held]
+    scene.start(under=traced)
+    harness.until(lambda: harness.record(scene.file)["seq"] >= beats, 40, "the last beat before it hangs")
+    scene.mark(harness.record(scene.file)["at_mono_ms"] / 1000)
 
 
 # Whatever stands in the way for a moment is replaced by the next beat.
-REPLACED = {"sinks": FILES}
+REPLACED = {"drivers": EVERY, "sinks": FILES, **NO_AGENT}
 
 
 @fault("the folder is replaced by an empty one", step(NEXT_BEAT, "alive", passing=("missing",)), **REPLACED)
@@ -434,7 +500,7 @@ def file_cut_off(scene):
     scene.mark()
 
 
-@fault("a record that is cut off, at every length: never alive", sinks=("file",), reduced=True)
+@fault("a record that is cut off, at every length: never alive", sinks=("file",), not_in=RECORD, reduced=True)
 def every_length(scene):
     scene.start()
     whole, cut = scene.file.read_bytes(), scene.folder / "cut"
@@ -450,7 +516,7 @@ def every_length(scene):
 # --- its clock, its pid, its boot -------------------------------------------------------------------------------------
 
 
-@fault("the wall clock jumps 1 h ahead, then 1 h back behind", reduced=True)
+@fault("the wall clock jumps 1 h ahead, then 1 h back behind", drivers=EVERY, **NO_AGENT, reduced=True)
 def clock_steps(scene):
     clock = scene.folder / ".clock"
     clock.write_text("+0\n")
@@ -468,14 +534,20 @@ def clock_steps(scene):
         scene.stays()
 
 
-@fault("all that runs is stopped for two promises, as by a suspended machine, and goes on", step(NEXT_BEAT, "alive", passing=("silent", "unknown")))
+@fault(
+    "all that runs is stopped for two promises, as by a suspended machine, and goes on",
+    step(NEXT_BEAT, "alive", passing=("silent", "unknown")),
+    drivers=EVERY,
+    **NO_AGENT,
+)
 def suspended(scene):
     """The clock goes on, as it does where a virtual machine is paused; a suspend, in which it stands still, is less than that."""
     scene.own_judge()
     if scene.to_redis:
         scene.own_redis()
     scene.start()
-    sessions = [program.pid for program in (scene.worker, scene.agent, scene.judge, scene.server and scene.server.program) if program]
+    others = (scene.agent, scene.judge, scene.server and scene.server.program)
+    sessions = [scene.session, *(program.pid for program in others if program)]
     pids = [pid for session in sessions for pid in harness.session_members(session)]
     begun = time.monotonic()
     for pid in pids:
@@ -491,7 +563,7 @@ def suspended(scene):
     scene.mark(since=begun)
 
 
-@fault("killed, and its pid given to another process", DEAD, drivers=RUST, needs=("root",))
+@fault("killed, and its pid given to another process", DEAD, drivers=RUST, not_in=ALIKE, needs=("root",))
 def pid_reused(scene):
     worker = scene.start()
     pid = worker.pid
@@ -511,7 +583,7 @@ def pid_reused(scene):
     scene.mark(killed)
 
 
-@fault("a record of another boot", step(SEEN, "gone"), drivers=RUST, sinks=("file", "agent"))
+@fault("a record of another boot", step(SEEN, "gone"), drivers=RUST, not_in=ALIKE, sinks=("file", "agent"))
 def boot_changed(scene):
     worker = scene.start()
     # Its process is there, so that it can be nothing else.
@@ -525,7 +597,14 @@ def boot_changed(scene):
     scene.mark()
 
 
-@fault("its container is killed, restarted on its old file, and hangs; then works", SILENT, step(NEXT_BEAT, "alive", passing=("missing",)), drivers=RUST, needs=("root",))
+@fault(
+    "its container is killed, restarted on its old file, and hangs; then works",
+    SILENT,
+    step(NEXT_BEAT, "alive", passing=("missing",)),
+    drivers=RUST,
+    not_in=ALIKE,
+    needs=("root",),
+)
 def container_restarted(scene):
     contained = ["unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]
     worker = scene.start(under=contained)
@@ -542,7 +621,7 @@ def container_restarted(scene):
 # --- who judges -------------------------------------------------------------------------------------------------------
 
 
-@fault("the judge itself is stopped, again and again, for longer than the promise in all", drivers=RUST)
+@fault("the judge itself is stopped, again and again, for longer than the promise in all", drivers=RUST, not_in=ALIKE)
 def judge_stopped(scene):
     scene.own_judge()
     scene.start()
@@ -555,7 +634,7 @@ def judge_stopped(scene):
     scene.stays(1)
 
 
-@fault("the judge itself is starved, to 1 % of a core", DEAD, drivers=RUST, needs=("cpu",))
+@fault("the judge itself is starved, to 1 % of a core", DEAD, drivers=RUST, not_in=ALIKE, needs=("cpu",))
 def judge_starved(scene):
     scene.own_judge()
     worker = scene.start()
@@ -614,6 +693,8 @@ outage(
     "Redis answers a worker after 3.5 s, then at once",
     step(UNREACHED, both="cut off", key="cut off"),
     BACK_AGAIN,
+    drivers=EVERY,
+    **KEYS_ALONE,
 )
 outage(
     breaks.FullEvicting,
@@ -621,6 +702,8 @@ outage(
     step(SEEN, key="missing", agent="missing", but={view: NEXT_BEAT for view in VIEWS}, passing=("unknown",)),
     CUT_OFF,
     BACK_AGAIN,
+    drivers=EVERY,
+    **KEYS_ALONE,
 )
 outage(
     breaks.Full,
@@ -628,11 +711,21 @@ outage(
     step(SILENCE, key="silent", agent="silent", passing=("unknown",)),
     CUT_OFF,
     BACK_AGAIN,
+    drivers=EVERY,
+    **KEYS_ALONE,
 )
-outage(breaks.Denying, "Redis denies what the worker may, then allows it", step(SILENCE, key="silent", agent="silent", passing=("unknown",)), CUT_OFF, BACK_AGAIN)
+outage(
+    breaks.Denying,
+    "Redis denies what the worker may, then allows it",
+    SILENT_THERE := step(SILENCE, key="silent", agent="silent", passing=("unknown",)),
+    CUT_OFF,
+    BACK_AGAIN,
+    drivers=EVERY,
+    **KEYS_ALONE,
+)
 
 
-@fault("Redis is emptied", step(RETURNED, "alive", passing=("missing", "unknown")), sinks=REDIS)
+@fault("Redis is emptied", step(RETURNED, "alive", passing=("missing", "unknown")), drivers=EVERY, sinks=REDIS, **KEYS_ALONE)
 def redis_emptied(scene):
     scene.own_redis()
     scene.start()
@@ -645,8 +738,9 @@ def redis_emptied(scene):
 @fault(
     "Redis fails over to its replica",
     step(RETURNED, "alive", passing=("missing", "silent", "unknown", "cut off")),
-    drivers=("thread",),
+    drivers=EVERY,
     sinks=REDIS,
+    sinks_by=dict.fromkeys(("tokio", "run", *PYTHON), ("both",)),
 )
 def redis_fails_over(scene):
     scene.own_redis()
@@ -676,6 +770,7 @@ def on_a_host_of_its_own(scene, promise=PROMISE):
     scene.later(scene.stage.give_back, host)
     scene.url = host.url
     scene.judges_url = network.address
+    scene.broker_nearby = True
     scene.start(under=host.command(), agent_under=host.command(), promise=promise)
 
     def filter(*rules):
@@ -695,15 +790,15 @@ def chains(verdict):
         yield f"add rule inet cut {hook} {verdict}"
 
 
-NETWORK_CUT = (SILENT_THERE := step(SILENCE, key="silent", agent="silent", passing=("unknown",)), CUT_OFF, BACK_AGAIN)
+NETWORK_CUT = (SILENT_THERE, CUT_OFF, BACK_AGAIN)
 
 
-@fault("the network swallows every packet, then passes them", *NETWORK_CUT, sinks=REDIS, needs=("root",))
+@fault("the network swallows every packet, then passes them", *NETWORK_CUT, drivers=EVERY, sinks=REDIS, **KEYS_ALONE, needs=("root",))
 def network_drops(scene):
     cut(scene, "drop")
 
 
-@fault("the network rejects every packet, then passes them", *NETWORK_CUT, sinks=REDIS, needs=("root",))
+@fault("the network rejects every packet, then passes them", *NETWORK_CUT, drivers=EVERY, sinks=REDIS, **KEYS_ALONE, needs=("root",))
 def network_rejects(scene):
     cut(scene, "meta l4proto tcp reject with tcp reset")
 
@@ -719,7 +814,7 @@ def cut(scene, verdict):
     scene.mark()
 
 
-@fault("the network loses 3 packets in 10", sinks=REDIS, needs=("root",))
+@fault("the network loses 3 packets in 10", drivers=EVERY, sinks=REDIS, **KEYS_ALONE, needs=("root",))
 def network_loses(scene):
     filter = on_a_host_of_its_own(scene, promise=10.0)
     # A third of both ways together.

@@ -30,7 +30,7 @@ class CeleryWorker(harness.Program):
     loop = True
 
     def __init__(self, scene, environment, under=(), drain_deadline=60, task_deadline=None):
-        self.scene = scene
+        self.scene, broker = scene, scene.stage.broker
         self.queue = f"q-{uuid.uuid4().hex[:12]}"
         self.name = f"{self.queue}@faults"
         self.foj_file = scene.folder / "foj"
@@ -41,13 +41,13 @@ class CeleryWorker(harness.Program):
             "heartbeat_worker": "w",
             "heartbeat_queues": "mail",
             "heartbeat_interval": INTERVAL,
-            "heartbeat_promise": PROMISE,
+            "heartbeat_promise": scene.promise,
             "heartbeat_loop_budget": BUDGET,
             "heartbeat_drain_deadline": drain_deadline,
         }
         env = {name: value for name, value in environment.items() if not name.startswith("HEARTBEAT_")}
         env |= {
-            "BROKER_URL": scene.stage.broker.url,
+            "BROKER_URL": f"redis+socket://{scene.stage.broker_socket}" if scene.broker_nearby else broker.url,
             "QUEUE": self.queue,
             "FOJ_FILE": str(self.foj_file),
             "OUR_SETTINGS": json.dumps({name: value for name, value in settings.items() if value is not None}),
@@ -58,16 +58,11 @@ class CeleryWorker(harness.Program):
         command = [sys.executable, "-m", "celery", "-A", "celery_worker_app", "worker", "--loglevel", "INFO"]
         command += ["--pool", "prefork", "--concurrency", "1", "--hostname", self.name]
         super().__init__([*under, *command], env=env, cwd=HERE)
-        self.client = Celery("tests", broker=scene.stage.broker.url)
+        self.client = Celery("tests", broker=broker.url)
         self.client.conf.task_default_queue = self.queue
 
     def up(self):
-        def says_so():
-            assert self.process.poll() is None, self.output
-            return " ready." in self.output
-
-        harness.until(says_so, timeout=120, what="the worker is ready")
-        return self
+        return self.says(" ready.", timeout=120)
 
     @property
     def subject(self):
@@ -119,10 +114,11 @@ class DjangoQ(clusters.Cluster):
             beat["redis"] = url
         beat |= {
             "cluster": environment["HEARTBEAT_CLUSTER"], "worker": "w", "queues": ["mail"], "interval": INTERVAL,
-            "promise": PROMISE, "loop_budget": self.budget, "drain_deadline": drain_deadline, "task_deadline": task_deadline,
+            "promise": scene.promise, "loop_budget": self.budget, "drain_deadline": drain_deadline, "task_deadline": task_deadline,
         }  # fmt: skip
         self.broker, self.name = f"{scene.stage.broker.url.rpartition('/')[0]}/1", f"shop-{scene.id}"
-        q = {"name": self.name, "redis": self.broker, "timeout": None}
+        broker = f"unix://{scene.stage.broker_socket}?db=1" if scene.broker_nearby else self.broker
+        q = {"name": self.name, "redis": broker, "timeout": None}
         site = clusters.Site(None, folder, clusters.sqlite(folder, scene.stage.tables()), clusters.own_cache(), q, **beat)
         command = [*under, sys.executable, "-m", "django", "qcluster"]
         super().__init__(site, harness.Program(command, site.environment(), clusters.HERE))

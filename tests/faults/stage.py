@@ -150,12 +150,20 @@ class Scene:
         self.server = self.proxy = self.agent = self.worker = self.network = None
         self.judge = stage.judge
         self.url = self.judges_url = None
+        # By a socket, where there is no network to it.
+        self.broker_nearby = False
+        self.promise = PROMISE
         self.marks, self.told, self.facts, self.others = [], {}, {}, []
         self.steps = fault.by.get(driver, fault.steps)
         self.begun = self._at = None
         self._cleanup = contextlib.ExitStack()
 
     # What a scene may have to be begun with.
+
+    @property
+    def session(self):
+        """That of all processes of the worker, and its first one."""
+        return getattr(self.worker, "program", self.worker).pid
 
     def views(self):
         """The places at which this worker is judged, by the names that the rules have for them."""
@@ -395,12 +403,16 @@ class Stage:
         self.took = time.monotonic() - begun
 
     @property
+    def broker_socket(self):
+        return self.folder / "broker" / "socket"
+
+    @property
     def broker(self):
         """Of all workers that have one, and never broken here: `tests/python/table` does that."""
         with self._lock:
             if self._broker is None:
                 (self.folder / "broker").mkdir()
-                self._broker = harness.start_redis(self.folder / "broker")
+                self._broker = harness.start_redis(self.folder / "broker", "--unixsocket", self.broker_socket)
             return self._broker
 
     def tables(self):

@@ -40,3 +40,4 @@ def test_a_living_worker_is_never_called_dead_and_a_dead_one_never_alive(stage, 
 def test_the_page_shows_what_is_asserted():
     assert figures.table() in figures.FILE.read_text()
     assert figures.settings() in figures.FILE.read_text()
+    assert figures.not_played() in figures.FILE.read_text()

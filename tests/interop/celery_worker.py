@@ -29,12 +29,7 @@ class CeleryWorker(harness.Program):
         self._client.conf.task_default_queue = self.queue
 
     def ready(self):
-        def says_so():
-            assert self.process.poll() is None, self.output
-            return " ready." in self.output
-
-        harness.until(says_so, timeout=30, what="Celery's own word that it is ready")
-        return self
+        return self.says(" ready.")
 
     def send_work(self, seconds, mark=None):
         return self._client.send_task("work", args=[seconds, mark and str(mark)])

@@ -7,8 +7,10 @@ import signal
 import time
 from pathlib import Path
 
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Reject
+from celery.worker.consumer.connection import Connection
+from redis import Redis
 
 from heartbeat.celery import BeatProbe, LivenessProbe
 
@@ -27,6 +29,20 @@ else:
     app.conf.update(settings)
 app.steps["worker"].add(LivenessProbe)
 BeatProbe.install(app)
+
+if os.environ.get("HANG"):
+
+    class Hang(bootsteps.StartStopStep):
+        """As a step of the user's own that never ends, once the worker has its broker."""
+
+        requires = (Connection,)
+
+        def start(self, _):
+            print("hanging", flush=True)
+            while True:
+                time.sleep(60)
+
+    app.steps["consumer"].add(Hang)
 
 
 @app.task(name="nap")
@@ -80,12 +96,19 @@ def tick():
 
 @signals.task_received.connect
 def wedge(request=None, **_):
-    """A receiver of the user's own that never comes back, in the worker's own loop."""
+    """A receiver of the user's own that never comes back, in the worker's own loop: its own, or a client's of its database."""
     if request is not None and request.task_name == "wedge":
         while True:
             time.sleep(0.1)
+    if request is not None and request.task_name == "wedge_in_a_client":
+        Redis(port=int(os.environ["SILENT_PORT"])).ping()
 
 
 @app.task(name="wedge")
 def never():
+    pass
+
+
+@app.task(name="wedge_in_a_client")
+def never_either():
     pass

@@ -3,17 +3,25 @@
 import json
 import os
 import signal
+import socket
 import sys
 import time
+import urllib.request
 import uuid
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from celery.concurrency import prefork
+from celery.concurrency.solo import TaskPool as SoloPool
+from redis import Redis
 
 import harness
 from harness import until
+from heartbeat.celery import _is_prefork, _waits_for_a_broker, _Watch
+from signing import NO_KEYS
 
 HERE = Path(__file__).parent
 POOLS = ["prefork", "solo", "threads", "gevent"]
@@ -34,13 +42,6 @@ class Worker(harness.Program):
         super().__init__(command, harness.environment(PYTHONDONTWRITEBYTECODE=1, **variables, **dict(env)), HERE)
         self.client = Celery("tests", broker=url)
         self.client.conf.task_default_queue = self.queue
-
-    def says(self, words, timeout=40):
-        def said():
-            assert words in self.output or self.process.poll() is None, self.output
-            return words in self.output
-
-        until(said, timeout, f"{words!r} is said")
 
     def ready(self):
         self.says(" ready.")
@@ -128,8 +129,11 @@ def test_a_pool_without_a_free_slot_keeps_its_loop_and_that_is_right(worker, tmp
         one = worker("filesystem://", pool=pool, slots=1, heartbeat_loop_budget=4, broker_transport_options=places).ready()
         one.client.conf.broker_transport_options = places
     for _ in range(3):
-        one.send("nap", 6)
+        one.send("nap", 6, time_limit=60)
     until(lambda: one.tasks["running"] == 1)
+    # A pool of children without a hub looks at its limits once a second.
+    nearest = one.tasks
+    assert nearest["due_mono_ms"] - nearest["since_mono_ms"] == (62_200 if pool == "prefork" else 61_200)
     one.is_always(14, "alive")
     until(lambda: one.tasks["done"] == 3)
     one.send("wedge")
@@ -151,14 +155,73 @@ def test_limits_that_are_none_do_no_harm(worker, pool):
     assert "missed something" not in one.output
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_loop_that_a_receiver_keeps_is_wedged_whatever_tasks_run_beside_it(worker, pool):
-    one = worker(pool=pool, slots=2, heartbeat_loop_budget=2).ready()
-    one.send("nap", 60)
-    until(lambda: one.tasks["running"] == 1)
-    one.is_always(3, "alive")
-    one.send("wedge")
-    one.becomes("wedged", "alive")
+@pytest.mark.parametrize(("pool", "how"), [("prefork", "wedge"), ("prefork", "wedge_in_a_client"), ("threads", "wedge")])
+def test_a_loop_that_a_receiver_keeps_is_wedged_whatever_tasks_run_beside_it(worker, pool, how):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        env = {"SILENT_PORT": silent.getsockname()[1]}
+        one = worker(pool=pool, slots=2, heartbeat_loop_budget=2, env=env).ready()
+        one.send("nap", 60)
+        until(lambda: one.tasks["running"] == 1)
+        one.is_always(3, "alive")
+        one.send(how)
+        one.becomes("wedged", "alive")
+
+
+def stack(*modules):
+    """Frames of these modules, the innermost first."""
+    return [SimpleNamespace(f_globals={"__name__": module}) for module in modules]
+
+
+@pytest.mark.parametrize(
+    ("modules", "waits"),
+    [
+        (["socket", "redis.connection", "kombu.transport.redis", "celery.worker.loops"], True),
+        (["ssl", "amqp.transport", "kombu.transport.pyamqp", "kombu.asynchronous.hub"], True),
+        (["redis.connection", "celery.backends.redis", "celery.worker.request"], True),
+        # What traces a client.
+        (["redis.connection", "opentelemetry.instrumentation.redis", "wrapt", "redis.client", "kombu.transport.redis"], True),
+        (["kombu.utils.functional", "kombu.connection", "celery.worker.consumer.consumer"], True),
+        (["select", "kombu.utils.eventio", "kombu.asynchronous.hub"], True),
+        (["redis.connection", "shop.metrics", "celery.utils.dispatch.signal", "celery.worker.strategy"], False),
+        (["psycopg.connection", "shop.consumer", "kombu.messaging", "kombu.transport.virtual.base"], False),
+        (["shop.metrics", "celery.utils.dispatch.signal", "celery.worker.strategy"], False),
+        (["shop.timers", "kombu.asynchronous.timer", "kombu.asynchronous.hub"], False),
+        (["kombu.asynchronous.hub", "celery.worker.loops"], False),
+        (["celery.worker.loops"], False),
+    ],
+)
+def test_who_waits_for_a_broker_is_known_by_the_stack(modules, waits):
+    assert _waits_for_a_broker(stack(*modules)) is waits
+
+
+def test_a_loop_that_turns_while_its_loss_is_told_takes_it_back_with_its_next_turn():
+    class Told:
+        lost = False
+
+        def broker_lost(self):
+            watch.turn(None)
+            self.lost = True
+
+        def broker_back(self):
+            self.lost = False
+
+        def pulse(self):
+            pass
+
+    told = Told()
+    watch = _Watch(told, 30, lambda frames: False, lambda frames: True)
+    watch.lost()
+    assert told.lost
+    watch.turn(None)
+    assert not told.lost
+
+
+def test_a_pool_that_is_made_from_prefork_has_children_too():
+    class Pool(prefork.TaskPool):
+        pass
+
+    assert _is_prefork(Pool.__new__(Pool))
+    assert not _is_prefork(SoloPool.__new__(SoloPool))
 
 
 def test_a_child_that_is_stopped_in_a_task_is_told_before_any_deadline_and_forgiven(worker, tmp_path):
@@ -174,6 +237,49 @@ def test_a_child_that_is_stopped_in_a_task_is_told_before_any_deadline_and_forgi
     os.kill(child, signal.SIGCONT)
     one.becomes("alive", "overdue")
     until(lambda: one.tasks["running"] == 0)
+
+
+def test_children_that_all_reach_their_limit_at_once_are_no_fault_while_celery_ends_them(worker):
+    one = worker(slots=12).ready()
+    for _ in range(12):
+        one.send("nap", 60, time_limit=4)
+    until(lambda: one.tasks["running"] == 12, timeout=40)
+    nearest = one.tasks
+    assert nearest["due_mono_ms"] - nearest["since_mono_ms"] == 5_200, "each by itself has what one has"
+    end = time.monotonic() + 30
+    while one.tasks["running"]:
+        assert one.is_always(0.1, "alive") and time.monotonic() < end
+    assert one.tasks["failed"] == 12
+
+
+def test_a_child_that_is_killed_at_work_fails_its_task_and_the_worker_lives(worker, tmp_path):
+    one = worker().ready()
+    mark = tmp_path / "mark"
+    one.send("nap", 60, str(mark))
+    until(mark.exists)
+    until(lambda: one.tasks["running"] == 1)
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+    until(lambda: one.tasks["failed"] == 1)
+    assert one.tasks["running"] == 0
+    one.is_always(1, "alive")
+    # Its place is taken.
+    one.send("nap", 0)
+    until(lambda: one.tasks["done"] == 1)
+
+
+def test_an_outage_hides_no_task_that_is_overdue_and_counts_none_twice(worker, own_broker):
+    one = worker(own_broker.url, slots=2, heartbeat_task_deadline=3).ready()
+    one.send("nap", 60)
+    one.becomes("overdue", "alive")
+    one.send("nap", 60, time_limit=50)
+    until(lambda: one.tasks["running"] == 2)
+    own_broker.signal(signal.SIGSTOP)
+    until(lambda: "broker" in harness.record(one.file))
+    own_broker.signal(signal.SIGCONT)
+    until(lambda: "broker" not in harness.record(one.file))
+    one.is_always(2, "overdue")
+    tasks = one.tasks
+    assert (tasks["running"], tasks["done"], tasks["failed"]) == (2, 0, 0)
 
 
 def test_a_child_that_is_stopped_before_it_can_accept_a_task_is_told_too(worker, tmp_path):
@@ -257,6 +363,59 @@ def test_a_broker_that_is_away_cuts_a_worker_off_and_never_kills_it(worker, own_
         until(lambda: one.tasks["running"] == 0, timeout=20)
 
 
+def test_a_rabbitmq_that_is_frozen_cuts_every_worker_off_with_celery_s_own_settings(worker, tmp_path):
+    server = harness.start_rabbitmq(tmp_path)
+    try:
+        workers = {pool: worker(server.url, pool=pool, slots=2) for pool in POOLS}
+        for one in workers.values():
+            one.ready()
+            assert one.client.connection().heartbeat is None, "nobody has set it"
+            one.send("nap", 12)
+        for pool in ("prefork", "threads", "gevent"):
+            until(lambda one=workers[pool]: one.tasks["running"] == 1)
+        server.signal_all(signal.SIGSTOP)
+        # 5 s until it is asked, 5 s for an answer, and the promise; in solo the task first.
+        for pool, one in workers.items():
+            one.becomes("cut off", "alive", timeout=60)
+            assert not harness.verdict(one.file, "--for", "ready").passes
+            assert "Connection to broker lost" not in one.output, f"{pool}: nor has Celery noticed"
+        for one in workers.values():
+            one.is_always(1, "cut off")
+        server.signal_all(signal.SIGCONT)
+        for one in workers.values():
+            one.becomes("alive", "cut off", timeout=40)
+            one.send("nap", 0)
+            until(lambda one=one: one.tasks["done"] == 2, timeout=40)
+            assert "missed something" not in one.output
+    finally:
+        server.end()
+
+
+def test_queues_that_come_and_go_while_a_worker_runs_are_shown(worker, broker):
+    one = worker(heartbeat_redis_url=broker.url, heartbeat_cluster="moving").ready()
+    mail = f"{one.queue}-mail"
+
+    def ready(queue):
+        # Those that take work from it, by the moment until which that is so.
+        client = Redis.from_url(broker.url)
+        now = client.time()[0] * 1_000
+        return client.zcount(f"heartbeat:{{moving}}:queue:{queue}", now, "+inf")
+
+    until(lambda: ready(one.queue) == 1)
+    one.client.control.add_consumer(mail, destination=[one.name])
+    until(lambda: harness.record(one.file)["queues"] == [one.queue, mail])
+    until(lambda: ready(mail) == 1)
+    one.client.control.cancel_consumer(one.queue, destination=[one.name])
+    until(lambda: harness.record(one.file)["queues"] == [mail])
+    until(lambda: ready(one.queue) == 0)
+    assert ready(mail) == 1
+    # More than a record can hold.
+    for number in range(8):
+        one.client.control.add_consumer(f"{number}-" + "x" * 500, destination=[one.name])
+    one.says("the record keeps the queues that it had")
+    assert one.verdict == "alive"
+
+
 def test_a_worker_that_starts_without_its_broker_is_starting_until_it_has_it(start, tmp_path):
     port = harness.free_port()
     one = start(Worker, tmp_path, f"redis://127.0.0.1:{port}/0", heartbeat_start_deadline=2)
@@ -267,14 +426,24 @@ def test_a_worker_that_starts_without_its_broker_is_starting_until_it_has_it(sta
     server.end()
 
 
+def test_a_start_that_hangs_after_a_slow_connection_is_told_by_its_deadline(worker, own_broker):
+    own_broker.signal(signal.SIGSTOP)
+    one = worker(own_broker.url, env={"HANG": 1}, heartbeat_start_deadline=2)
+    until(lambda: one.file.exists() and "broker" in harness.record(one.file), timeout=40, what="it waits for its broker")
+    own_broker.signal(signal.SIGCONT)
+    one.says("hanging")
+    # And not only after its loop's budget, which is 30 s.
+    one.becomes("start overdue", "starting", timeout=15)
+
+
 @pytest.mark.parametrize("obstacle", ["folder", "other", "nowhere"])
 def test_a_file_that_cannot_be_had_keeps_no_worker_from_its_work(worker, tmp_path, obstacle):
     file = tmp_path / "taken" / "beat" if obstacle == "nowhere" else tmp_path / "taken"
     if obstacle == "folder":
         file.mkdir()
     elif obstacle == "other":
-        worker(file=file).ready()
-    one = worker(file=file, env={"MARK": 1})
+        first = worker(file=file).ready()
+    one = worker(file=file)
     one.says(" ready.")
     mark = tmp_path / "mark"
     one.send("nap", 0, str(mark))
@@ -285,25 +454,51 @@ def test_a_file_that_cannot_be_had_keeps_no_worker_from_its_work(worker, tmp_pat
 
     until(told)
     assert len(told()) == 1 and "WARNING" in told()[0], told()
+    # Once it is no longer in the way, the worker has its file: whatever it was.
     if obstacle == "nowhere":
         file.parent.mkdir()
-        until(file.exists)
-        assert one.verdict == "alive"
-        until(lambda: [line for line in told() if "is written again" in line])
+    elif obstacle == "folder":
+        file.rmdir()
+    else:
+        assert harness.record(file)["pid"] == first.pid
+        first.signal(signal.SIGTERM)
+        first.exit_status()
+    until(lambda: file.exists() and harness.record(file)["pid"] == one.pid)
+    assert one.verdict == "alive"
+    until(lambda: [line for line in told() if "is written again" in line])
 
 
 def test_settings_come_from_a_namespace_and_from_the_environment(worker, tmp_path):
     file = tmp_path / "beat-%n-%i"
     env = {"HEARTBEAT_CLUSTER": "shop", "HEARTBEAT_QUEUES": "mail", "HEARTBEAT_INTERVAL": "100ms"}
+    port = harness.free_port()
+    env |= {"HEARTBEAT_START_DEADLINE": "5m", "HEARTBEAT_TASK_DEADLINE": "9s", "HEARTBEAT_DRAIN_DEADLINE": "1m30s"}
+    env |= {"HEARTBEAT_ENDPOINT": f"127.0.0.1:{port}"}
     names = {"heartbeat_file": None, "heartbeat_interval": None, "heartbeat_promise": None}
     one = worker(env=env, CELERY_HEARTBEAT_FILE=str(file), CELERY_HEARTBEAT_TASK_DEADLINE=7, **names)
     one.file = tmp_path / f"beat-{one.queue}-0"
+    starting = until(lambda: one.file.exists() and harness.record(one.file), timeout=40)
+    if starting["status"] == "starting":
+        assert 290_000 < starting["until_mono_ms"] - starting["at_mono_ms"] <= 300_000
     one.ready()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/livez", timeout=10) as answer:
+        assert answer.status == 200
     record = harness.record(one.file)
     assert (record["cluster"], record["queues"], record["interval_ms"], record["promise_ms"]) == ("shop", ["mail"], 100, 30_000)
     one.send("nap", 3)
     nearest = until(lambda: one.tasks if "name" in one.tasks else None)
-    assert nearest["due_mono_ms"] - nearest["since_mono_ms"] == 7_000
+    assert nearest["due_mono_ms"] - nearest["since_mono_ms"] == 7_000, "what is set goes before the environment"
+    one.signal(signal.SIGTERM)
+    one.becomes("draining", "alive")
+    record = harness.record(one.file)
+    assert 80_000 < record["until_mono_ms"] - record["at_mono_ms"] <= 90_000
+
+
+@pytest.mark.parametrize("name", ["START_DEADLINE", "TASK_DEADLINE", "DRAIN_DEADLINE", "ENDPOINT"])
+def test_a_variable_that_cannot_be_is_told_and_stops_the_start(worker, name):
+    one = worker(env={f"HEARTBEAT_{name}": "soon"})
+    assert one.exit_status(40) == 1, one.output
+    assert "soon" in one.output and ("endpoint" if name == "ENDPOINT" else f"HEARTBEAT_{name}") in one.output
 
 
 @pytest.mark.parametrize(
@@ -321,6 +516,19 @@ def test_a_setting_that_cannot_be_is_told_and_stops_the_start(worker, setting, w
     assert words in one.output and "S3cret" not in one.output
 
 
+def test_a_worker_signs_with_the_key_in_its_environment(worker, signing):
+    one = worker(signing.url, pool="solo", env=signing.environment, heartbeat_promise=300).ready()
+    assert "mac" not in harness.record(one.file), "a file is not signed"
+    signing.play(one)
+
+
+def test_a_key_that_cannot_be_is_told_stops_the_start_and_is_not_shown(worker):
+    key, words = next(iter(NO_KEYS.items()))
+    one = worker(pool="solo", env={"HEARTBEAT_KEY": key})
+    assert one.exit_status(40) == 1, one.output
+    assert words in one.output and key not in one.output
+
+
 def test_a_cold_shutdown_drains_too_and_removes_the_file(worker):
     one = worker(worker_soft_shutdown_timeout=3).ready()
     one.send("nap", 30)
@@ -329,6 +537,38 @@ def test_a_cold_shutdown_drains_too_and_removes_the_file(worker):
     one.becomes("draining", "alive")
     record = harness.record(one.file)
     assert 5_000 < record["until_mono_ms"] - record["at_mono_ms"] <= 13_000
+    one.exit_status(30)
+    assert not one.file.exists(), one.output
+
+
+def test_further_signals_while_it_drains_change_nothing_but_how_it_ends(worker):
+    one = worker(heartbeat_drain_deadline=60, worker_soft_shutdown_timeout=2).ready()
+    one.send("nap", 60)
+    until(lambda: one.tasks["running"] == 1)
+    one.signal(signal.SIGTERM)
+    one.becomes("draining", "alive")
+    until_when = harness.record(one.file)["until_mono_ms"]
+    one.signal(signal.SIGTERM)
+    one.is_always(2, "draining")
+    assert harness.record(one.file)["until_mono_ms"] == until_when
+    one.signal(signal.SIGQUIT)
+    end = time.monotonic() + 30
+    while one.process.poll() is None:
+        seen = harness.verdict(one.file).name
+        assert seen in ("draining", "missing", "gone") and time.monotonic() < end, (seen, one.output)
+    assert not one.file.exists(), one.output
+
+
+def test_an_interrupt_while_it_drains_ends_it_and_removes_the_file(worker):
+    one = worker(worker_soft_shutdown_timeout=3).ready()
+    one.send("nap", 60)
+    until(lambda: one.tasks["running"] == 1)
+    one.signal(signal.SIGINT)
+    one.becomes("draining", "alive")
+    assert "until_mono_ms" not in harness.record(one.file)
+    one.signal(signal.SIGINT)
+    # A cold one has a deadline of its own.
+    until(lambda: "until_mono_ms" in harness.record(one.file))
     one.exit_status(30)
     assert not one.file.exists(), one.output
 

@@ -247,6 +247,25 @@ def test_a_task_of_a_cluster_without_a_timeout_has_the_deadline_of_the_settings_
         watched.until("alive")
 
 
+def test_a_task_whose_module_is_slow_to_load_gets_its_deadline_later_and_is_counted_once(site):
+    shop = site(q={"workers": 1})
+    load = shop.folder / "load"
+    code = f"import pathlib, time\nwhile not pathlib.Path({str(load)!r}).exists(): time.sleep(0.05)\nfrom django_q_site import hold\n"
+    (shop.folder / "slow_to_load.py").write_text(code)
+    with Watched(shop.file) as watched:
+        shop.cluster(PYTHONPATH=os.pathsep.join([str(shop.folder), os.environ.get("PYTHONPATH", "")])).running()
+        watched.until("alive")
+        shop.send("'slow_to_load.hold'")
+        until(lambda: told(shop, running=1), timeout=20, what=lambda: harness.record(shop.file))
+        assert "due_mono_ms" not in harness.record(shop.file)["tasks"], "Django-Q2's clock does not run yet"
+        load.touch()
+        nearest = until(lambda: "due_mono_ms" in (tasks := harness.record(shop.file)["tasks"]) and tasks, timeout=20)
+        assert nearest["due_mono_ms"] - nearest["since_mono_ms"] > 60_000
+        shop.release()
+        until(lambda: told(shop, running=0), timeout=20)
+        assert told(shop, done=1, failed=0), harness.record(shop.file)
+
+
 def test_a_drain_has_the_deadline_of_the_settings(site):
     shop = site(drain_deadline=2)
     with Watched(shop.file) as watched:

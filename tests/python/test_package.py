@@ -18,6 +18,7 @@ import pytest
 import harness
 import heartbeat
 from harness import record, until, verdict
+from signing import NO_KEYS
 
 
 def test_a_plain_loop_is_judged_by_the_real_checker(worker, beat):
@@ -261,6 +262,109 @@ def test_a_file_that_cannot_be_written_stops_no_worker_and_is_told_to_logging_on
     assert "written again" in caplog.messages[1] and caplog.records[1].levelname == "INFO"
 
 
+class Broken(logging.Handler):
+    """A handler of the user's own that fails."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def emit(self, _):
+        raise self.error
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """What nobody could raise."""
+    heard = []
+    monkeypatch.setattr("sys.unraisablehook", lambda unraisable: heard.append(unraisable.exc_value))
+    return heard
+
+
+def test_what_a_handler_of_the_log_raises_ends_no_loop_that_pulses(worker, tmp_path, heard):
+    error, logger = ValueError("broken"), logging.getLogger("heartbeat")
+    logger.addHandler(handler := Broken(error))
+    try:
+        beating = worker(file=tmp_path / "not-yet" / "beat")
+        until(lambda: beating.pulse() or heard)
+        assert heard == [error]
+        with beating.task("work"):
+            pass
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_an_interrupt_in_a_handler_of_the_log_is_one(worker, tmp_path, heard):
+    logger = logging.getLogger("heartbeat")
+    logger.addHandler(handler := Broken(KeyboardInterrupt()))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            beating = worker(file=tmp_path / "not-yet" / "beat")
+            until(lambda: beating.pulse() or heard)
+    finally:
+        logger.removeHandler(handler)
+    assert not heard
+
+
+def test_a_file_that_cannot_be_removed_takes_the_place_of_no_end(python, tmp_path):
+    code = """
+import heartbeat, os, sys
+sys.unraisablehook = lambda unraisable: print("unraisable:", unraisable.exc_value, flush=True)
+def body(end):
+    os.chmod("folder", 0o755)
+    with heartbeat.Heartbeat(file="folder/beat", interval=0.1):
+        os.chmod("folder", 0o555)
+        if end: raise end
+os.mkdir("folder")
+body(None)
+try:
+    body(KeyError("its own"))
+except KeyError as error:
+    print("ended with", error)
+print("went on")
+"""
+    # Root may remove anything, but for this.
+    as_others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner"] if os.geteuid() == 0 else []
+    command = [*as_others, python, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=harness.environment(), cwd=tmp_path, check=False)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in lines] == ["unraisable:", "unraisable:", "ended", "went"], lines
+    assert "cannot remove" in lines[0] and "cannot remove" in lines[1]
+
+
+def test_a_task_may_get_another_deadline(worker, beat):
+    beating = worker()
+    task = beating.task("work", deadline=600)
+    task.due_within(0.1)
+    until(lambda: verdict(beat).name == "overdue")
+    task.due_within()
+    until(lambda: verdict(beat).name == "alive")
+    task.done()
+    task.due_within(0)
+    until(lambda: record(beat)["tasks"]["done"] == 1)
+    assert verdict(beat).name == "alive"
+
+
+def test_queues_may_change(worker, beat):
+    beating = worker(queues=["mail"])
+    beating.set_queues(["mail", "orders"])
+    until(lambda: record(beat)["queues"] == ["mail", "orders"])
+    with pytest.raises(heartbeat.Error, match="4096 is the limit"):
+        beating.set_queues(["x" * 5_000])
+    with pytest.raises(TypeError):
+        beating.set_queues("mail")
+
+
+def test_a_path_that_may_wait_is_taken_once_it_is_free(worker, beat):
+    beat.mkdir()
+    beating = worker(file_may_wait=True, promise=0.3)
+    assert str(beat) in beating.file_failure
+    beat.rmdir()
+    until(beat.is_file)
+    assert verdict(beat).name == "alive"
+
+
 def test_no_call_passes_on_to_logging_what_a_parent_has_yet_to_hear(run, tmp_path):
     code = """
 import logging, os, time, heartbeat
@@ -295,6 +399,19 @@ def test_beats_reach_redis(worker, broker):
     worker(file=False, redis=broker.url, cluster="package", worker="one", queues=["mail"])
     command = [harness.CHECKER, "cluster", "package", "--redis", broker.url, "--queue", "mail"]
     until(lambda: subprocess.run(command, capture_output=True, env=harness.environment(), check=False).returncode == 0)
+
+
+def test_beats_to_redis_are_signed_with_the_key_in_the_environment(script, signing):
+    code = "import heartbeat, time\nb = heartbeat.Heartbeat(file=False, interval=0.1, promise=300)\ntime.sleep(600)"
+    signing.play(script(code, **signing.environment))
+
+
+@pytest.mark.parametrize("key", NO_KEYS, ids=["short", "three", "unprintable"])
+def test_a_key_that_cannot_be_is_refused_and_not_shown(key, run):
+    code = "import heartbeat\ntry: heartbeat.Heartbeat(file=False, redis='redis://127.0.0.1:1')\nexcept heartbeat.Error as error: print(error)"
+    done = run(code, HEARTBEAT_KEY=key)
+    assert done.returncode == 0 and NO_KEYS[key] in done.stdout, done
+    assert key not in done.stdout + done.stderr
 
 
 def test_the_endpoint_answers_while_the_interpreter_is_held(script):

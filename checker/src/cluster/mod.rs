@@ -4,6 +4,7 @@
 //! alone takes stands in a file of its own.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::builder::NonEmptyStringValueParser;
@@ -99,6 +100,10 @@ pub struct Args {
     /// [default: `$DJANGO_Q_REDIS_URL`]
     #[arg(long, value_name = "URL")]
     redis: Option<Unread>,
+    /// A file with the key that the workers' records are signed with [default: the key in `$HEARTBEAT_KEY`, if any]: then only
+    /// those that are rightly signed count
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
     #[cfg(feature = "celery")]
     #[command(flatten)]
     celery: celery::Args,
@@ -166,6 +171,9 @@ impl Args {
         self.refuse_celery()?;
         #[cfg(feature = "django-q")]
         self.refuse_django_q()?;
+        if self.key_file.is_some() && self.source != Source::Heartbeat {
+            return Err("--key-file is for --source heartbeat".to_owned());
+        }
         match self.source {
             Source::Heartbeat => Ok(Box::new(fleet::ask(self)?)),
             #[cfg(feature = "celery")]

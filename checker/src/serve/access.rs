@@ -197,6 +197,21 @@ mod tests {
     }
 
     #[test]
+    fn a_trusted_proxy_that_tells_whom_it_asks_for_in_another_header_asks_for_nobody_known() {
+        let access = Access { trusted_proxies: networks(&["10.0.0.0/8"]), ..Access::default() };
+        for (peer, forwarded, told_elsewhere, expected) in [
+            ("10.0.0.1", &[][..], true, None),
+            ("10.0.0.1", &[], false, Some("10.0.0.1")),
+            ("10.0.0.1", &[&b"1.2.3.4"[..]], true, Some("1.2.3.4")),
+            ("192.0.2.1", &[], true, Some("192.0.2.1")),
+        ] {
+            let from = From { peer: peer.parse().ok(), forwarded, told_elsewhere, token: None };
+            let client = client(&access, from).map(|client| client.to_string());
+            assert_eq!(client.as_deref(), expected, "{from:?}");
+        }
+    }
+
+    #[test]
     fn who_is_no_trusted_proxy_is_the_client_whatever_it_says() {
         for line in [&b"10.0.0.1"[..], b"127.0.0.1", b"", b"garbage"] {
             assert_eq!(found("X-Forwarded-For", "192.0.2.1", &[line]).as_deref(), Some("192.0.2.1"));
@@ -247,7 +262,9 @@ mod tests {
             (b"for=1.2.3.4;for=10.0.0.9", None),
             (b"for=\"1.2.3.4, for=10.0.0.9", None),
             (b"for=\"8.8.8.8, 10.0.0.9\"", None),
+            (b"for=\"x, for=1.2.3.4;y\"", None),
             (b"for=\"a\\\"b\", for=10.0.0.9", None),
+            (b"for=1.2.3.4;by=\"_\\x\"", None),
         ] {
             assert_eq!(behind(&[line]).as_deref(), client, "{}", String::from_utf8_lossy(line));
         }

@@ -3,14 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use axum::Router;
 use shared::config::{Access, Configuration, Surroundings};
 use shared::settings::Network;
 use tokio::runtime::{Builder, Runtime};
 
 use super::access::{self, From};
+use super::board::Board;
 use super::formats::FORMS;
 use super::{listen, negotiate};
 
@@ -53,18 +53,18 @@ pub fn accept(bytes: &[u8]) {
 
 /// All that a client sends over a connection.
 pub fn http(bytes: &[u8]) {
-    static SERVED: OnceLock<(Runtime, Router)> = OnceLock::new();
+    static SERVED: OnceLock<(Runtime, Arc<Board>)> = OnceLock::new();
 
-    let (runtime, router) = SERVED.get_or_init(|| {
+    let (runtime, board) = SERVED.get_or_init(|| {
         let text = "[subsets]\nreadiness = ['secretly']\n[checks.secretly]\ntype = 'worker'\nfile = '/proc/nowhere'\n\
             [server.access]\npath_secret = 'hidden-and-long-enough'\n";
         let surroundings = Surroundings { variable: &|_| None, folder: Path::new("/proc/nowhere") };
         let reading = Configuration::parse(text, surroundings);
         let configuration = reading.configuration.unwrap_or_else(|| panic!("{:?}", reading.problems));
-        let router = super::router(configuration).expect("there are threads");
-        (Builder::new_current_thread().enable_all().build().expect("there are descriptors"), router)
+        let board = Arc::new(Board::new(configuration).expect("there are threads"));
+        (Builder::new_current_thread().enable_all().build().expect("there are descriptors"), board)
     });
-    let told = runtime.block_on(listen::answered(router.clone(), &bytes[..bytes.len().min(1 << 16)]));
+    let told = runtime.block_on(listen::answered(Arc::clone(board), &bytes[..bytes.len().min(1 << 16)]));
     assert!(told.is_empty() || told.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&told));
     // Without the secret first part of the path nobody learns of a check.
     let has = |bytes: &[u8], word: &[u8]| bytes.windows(word.len()).any(|bytes| bytes == word);

@@ -1,5 +1,6 @@
 //! Where questions come in: the listeners, and the conversation on each connection that they accept.
 
+use std::convert::Infallible;
 #[cfg(feature = "grpc")]
 use std::future;
 use std::io::{self, ErrorKind};
@@ -11,18 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, net, os};
 
-use axum::Router;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 #[cfg(feature = "grpc")]
 use hyper::server::conn::http2;
-use hyper::service::{Service as _, service_fn};
+use hyper::service::service_fn;
 #[cfg(feature = "grpc")]
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
@@ -41,7 +40,7 @@ use super::board::{Board, Life};
 use super::connections::{Connections, Place};
 #[cfg(feature = "grpc")]
 use super::grpc;
-use super::router::{Encrypted, Peer};
+use super::router::{self, Encrypted, Peer};
 use super::tls::Certificate;
 
 /// How long a client may take to encrypt a connection, to say the head of a question, and to keep a connection without asking.
@@ -64,6 +63,9 @@ const BACKLOG: u32 = 1_024;
 
 /// How long nothing is accepted where that is impossible for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a connection that is open at the end may still bring the question that it was opened for: hyper would close it unread.
+const LAST_QUESTIONS: Duration = Duration::from_millis(100);
 
 /// Between two lines of the log that tell of it, at least.
 const SELDOM: Duration = Duration::from_mins(1);
@@ -106,7 +108,7 @@ impl Made {
 #[derive(Clone, Debug)]
 pub enum Talk {
     /// HTTP/1.1.
-    Http(Router),
+    Http(Arc<Board>),
     /// gRPC, over HTTP/2 from the first byte on.
     #[cfg(feature = "grpc")]
     Grpc(Arc<Board>),
@@ -201,6 +203,7 @@ impl Server {
         // Before anything is waited for: who does not wait with it leaves no path behind either.
         self.made.iter().for_each(Made::remove);
         self.listeners.shutdown().await;
+        time::sleep(LAST_QUESTIONS.min(within)).await;
         // Nobody else has it any more. What is not done by then ends with the process.
         if let Some(graceful) = Arc::into_inner(self.graceful) {
             let _ = time::timeout(within, graceful.shutdown()).await;
@@ -342,7 +345,7 @@ async fn accept(listener: Listener, hall: Hall, graceful: Arc<GracefulShutdown>)
 
 /// What is answered to any bytes that a client may send, until it has said all.
 #[cfg(fuzzing)]
-pub(super) async fn answered(router: Router, said: &[u8]) -> Vec<u8> {
+pub(super) async fn answered(board: Arc<Board>, said: &[u8]) -> Vec<u8> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     let (mut client, server) = tokio::io::duplex(1 << 20);
@@ -351,7 +354,7 @@ pub(super) async fn answered(router: Router, said: &[u8]) -> Vec<u8> {
     let place = Connections::new(1).enter().await;
     let graceful = GracefulShutdown::new();
     let end = (Ipv4Addr::LOCALHOST.into(), None);
-    tokio::spawn(talk_http(server, end, place, router, graceful.watcher()));
+    tokio::spawn(talk_http(server, end, place, board, graceful.watcher()));
     let mut told = Vec::new();
     let _ = client.read_to_end(&mut told).await;
     told
@@ -401,7 +404,7 @@ type End = (IpAddr, Option<Encrypted>);
 
 async fn talk(stream: impl Stream + 'static, end: End, place: Arc<Place>, talk: Talk, watcher: Watcher) {
     match talk {
-        Talk::Http(router) => talk_http(stream, end, place, router, watcher).await,
+        Talk::Http(board) => talk_http(stream, end, place, board, watcher).await,
         #[cfg(feature = "grpc")]
         Talk::Grpc(board) => Box::pin(talk_grpc(stream, end.0, place, board, watcher)).await,
     }
@@ -411,22 +414,23 @@ async fn talk_http(
     stream: impl Stream + 'static,
     (peer, encrypted): End,
     place: Arc<Place>,
-    router: Router,
+    board: Arc<Board>,
     watcher: Watcher,
 ) {
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut question: Request<Incoming>| {
-        question.extensions_mut().insert(Peer(peer));
+    let service = service_fn(move |question: Request<Incoming>| {
+        // No endpoint wants a body, so none is read.
+        let (mut head, _) = question.into_parts();
+        head.extensions.insert(Peer(peer));
         if let Some(encrypted) = encrypted {
-            question.extensions_mut().insert(encrypted);
+            head.extensions.insert(encrypted);
         }
-        let (answering, answer) = (place.answering(), router.call(question));
+        let (answering, answer) = (place.answering(), router::answer(Arc::clone(&board), head));
         async move {
             // One question of each connection after another: a client that has sent many at once has no more turns than others.
             task::yield_now().await;
             let answer = answer.await;
             drop(answering);
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()

@@ -136,7 +136,7 @@ fn serve(mut configuration: Configuration, listen: &Listen, file: File) -> io::R
     // Answers are given on this thread alone; whatever a check does, it does on the board's own.
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let board = Arc::new(Board::new(configuration)?);
-    let talk = Talk::Http(router::over(Arc::clone(&board)));
+    let talk = Talk::Http(Arc::clone(&board));
     let hall = Hall { talk, certificate, connections, life: board.life() };
     let served = runtime.block_on(live(&board, listen, hall, file, started));
     // What a file system holds up ends with the process. Nothing else has the board then, so its checks end with it.

@@ -44,7 +44,11 @@ pub fn over(board: Arc<Board>) -> Router {
 
 async fn route(State(board): State<Arc<Board>>, question: Request) -> Answer {
     // No endpoint wants a body, so none is read.
-    let (head, _) = question.into_parts();
+    answer(board, question.into_parts().0).await
+}
+
+/// Answers a question.
+pub async fn answer(board: Arc<Board>, head: Parts) -> Answer {
     let mut answer = find(board, head).await;
     for (name, value) in HEADERS {
         answer.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heartbeat::fleet::{Error, Fleet, Member, Url};
+use heartbeat::fleet::{Error, Fleet, Member, SigningKeys, Url};
 use heartbeat::verdict::Verdict;
 use shared::checks::cluster::fleet::{drop_succeeded, read_all};
 
@@ -54,9 +54,12 @@ type Told = Result<(Vec<Row>, bool), String>;
 
 impl Cluster {
     /// Begins to ask. `wake` is called when [`Source::catch_up`] has work.
-    pub fn open(url: Url, cluster: &str, wake: Wake) -> io::Result<Self> {
+    pub fn open(url: Url, signing: Option<SigningKeys>, cluster: &str, wake: Wake) -> io::Result<Self> {
         let title = format!("{} at {url}", Plain(cluster));
         let mut fleet = Fleet::new(url, cluster);
+        if let Some(keys) = signing {
+            fleet = fleet.signed(keys);
+        }
         let told = Arc::new(Mutex::new(None));
         let desk = Arc::clone(&told);
         let (asking, wanted) = channel();

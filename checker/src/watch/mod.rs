@@ -48,27 +48,33 @@ pub struct Args {
     #[cfg(feature = "redis")]
     #[arg(long, value_name = "URL", requires = "cluster")]
     redis: Option<crate::arguments::Unread>,
+    /// A file with the key that the workers' records are signed with [default: the key in `$HEARTBEAT_KEY`, if any]
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "FILE", requires = "cluster", value_hint = ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
 }
 
 /// Shows the table until it is left or interrupted.
 pub fn run(args: &Args) -> Exit {
     #[cfg(feature = "redis")]
     if let Some(name) = &args.cluster {
-        return watch_cluster(name, args.redis.as_ref());
+        return watch_cluster(name, args);
     }
     watch_folder(args)
 }
 
 #[cfg(feature = "redis")]
-fn watch_cluster(name: &str, given: Option<&crate::arguments::Unread>) -> Exit {
-    let url = match crate::redis::url(given) {
-        Ok(url) => url,
+fn watch_cluster(name: &str, args: &Args) -> Exit {
+    let asked = crate::redis::url(args.redis.as_ref())
+        .and_then(|url| Ok((url, crate::redis::signing(args.key_file.as_deref())?)));
+    let (url, signing) = match asked {
+        Ok(asked) => asked,
         Err(wrong) => return fail(&wrong, Exit::Invalid),
     };
     if let Err(wrong) = url.check_files() {
         return fail(&wrong.to_string(), Exit::Invalid);
     }
-    watch(name, |wake| cluster::Cluster::open(url.clone(), name, wake))
+    watch(name, |wake| cluster::Cluster::open(url.clone(), signing.clone(), name, wake))
 }
 
 fn watch_folder(args: &Args) -> Exit {

@@ -12,3 +12,10 @@ mod check;
 mod handle;
 mod outcome;
 mod task;
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(all(test, miri))]
+#[path = "../../../tests/sanitizers/stand_ins.rs"]
+mod stand_ins;

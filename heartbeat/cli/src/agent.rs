@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use heartbeat::fleet::Url;
+use heartbeat::fleet::{Fleets, InvalidKey, SigningKeys, Url};
 
 use self::carrier::{Carrier, Outcome};
 use self::folder::Folder;
@@ -48,14 +48,14 @@ const END: Duration = Duration::from_millis(800);
 
 /// Publishes until it is asked to end.
 pub fn agent(arguments: &Agent) -> Exit {
-    let (url, interval) = match settings(arguments) {
+    let (fleets, interval) = match settings(arguments) {
         Ok(settings) => settings,
         Err(wrong) => {
             tell(format_args!("heartbeat: {wrong}"));
             return Exit::Invalid;
         }
     };
-    match published(arguments, url, interval) {
+    match published(arguments, fleets, interval) {
         Ok(()) => Exit::Done,
         Err(error) => {
             tell(format_args!("heartbeat: {error}"));
@@ -64,7 +64,7 @@ pub fn agent(arguments: &Agent) -> Exit {
     }
 }
 
-fn settings(arguments: &Agent) -> Result<(Url, Duration), String> {
+fn settings(arguments: &Agent) -> Result<(Fleets, Duration), String> {
     let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let url = match (&arguments.redis, given("HEARTBEAT_REDIS_URL")) {
         (Some(url), _) => url.parse().map_err(|wrong| format!("--redis is not a URL of Redis: {wrong}"))?,
@@ -80,15 +80,27 @@ fn settings(arguments: &Agent) -> Result<(Url, Duration), String> {
     if interval < LEAST_INTERVAL {
         return Err("--interval is 100 ms at least".to_owned());
     }
-    Ok((url, interval))
+    let fleets = Fleets::new(url);
+    let keys = match (&arguments.key_file, given("HEARTBEAT_KEY")) {
+        (Some(file), _) => {
+            let keys = SigningKeys::from_file(file);
+            Some(keys.map_err(|why| format!("the key in {} cannot be used: {why}", file.display()))?)
+        }
+        (None, Some(text)) => {
+            let keys = text.to_str().unwrap_or_default().parse();
+            Some(keys.map_err(|why: InvalidKey| format!("HEARTBEAT_KEY cannot be used: {why}"))?)
+        }
+        (None, None) => None,
+    };
+    Ok((if let Some(keys) = keys { fleets.signed(keys) } else { fleets }, interval))
 }
 
-fn published(arguments: &Agent, url: Url, interval: Duration) -> io::Result<()> {
+fn published(arguments: &Agent, fleets: Fleets, interval: Duration) -> io::Result<()> {
     // Before any thread.
     let end = End::new()?;
     let wake = Arc::new(Wake::new()?);
-    let place = url.to_string();
-    let carrier = Carrier::start(url, millis(interval), Arc::clone(&wake))?;
+    let place = fleets.place();
+    let carrier = Carrier::start(fleets, millis(interval), Arc::clone(&wake))?;
     let owner = arguments.owner.unwrap_or_default();
     let folder = Folder::new(arguments.dir.clone(), owner, Arc::clone(&wake));
     let roster = Roster::default();

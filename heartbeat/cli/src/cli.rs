@@ -47,8 +47,8 @@ pub enum Command {
 /// first process of a container.
 ///
 /// What no option says is taken from the environment: HEARTBEAT_FILE, HEARTBEAT_CLUSTER, HEARTBEAT_WORKER,
-/// HEARTBEAT_QUEUES (with commas), HEARTBEAT_INTERVAL, HEARTBEAT_PROMISE, HEARTBEAT_REDIS_URL. A duration is written 500ms,
-/// 30s or 1m30s.
+/// HEARTBEAT_QUEUES (with commas), HEARTBEAT_INTERVAL, HEARTBEAT_PROMISE, HEARTBEAT_REDIS_URL, HEARTBEAT_KEY. A duration is
+/// written 500ms, 30s or 1m30s.
 #[derive(Args, Debug)]
 #[expect(clippy::doc_markdown, reason = "the help shows it as it stands here")]
 #[command(after_long_help = Exit::help())]
@@ -60,6 +60,10 @@ pub struct Run {
     #[cfg(feature = "redis")]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
+    /// A file with the key that records in Redis are signed with [default: the key in HEARTBEAT_KEY, if any]
+    #[cfg(feature = "redis")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub key_file: Option<PathBuf>,
     /// The group of workers that share the work [default: default]
     #[arg(long, value_name = "NAME")]
     pub cluster: Option<String>,
@@ -102,6 +106,9 @@ pub struct Agent {
     /// Where Redis is [default: $HEARTBEAT_REDIS_URL]
     #[arg(long, value_name = "URL")]
     pub redis: Option<String>,
+    /// A file with the key that records in Redis are signed with [default: the key in $HEARTBEAT_KEY, if any]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub key_file: Option<PathBuf>,
     /// How often to publish [default: 1s]
     #[arg(long, value_name = "DUR", value_parser = heartbeat::duration::parse)]
     pub interval: Option<Duration>,
@@ -140,7 +147,7 @@ mod tests {
     #[test]
     fn the_help_names_every_variable_that_is_read() {
         let help = Cli::command().find_subcommand_mut("run").unwrap().render_long_help().to_string();
-        for name in ["FILE", "CLUSTER", "WORKER", "QUEUES", "INTERVAL", "PROMISE", "REDIS_URL"] {
+        for name in ["FILE", "CLUSTER", "WORKER", "QUEUES", "INTERVAL", "PROMISE", "REDIS_URL", "KEY"] {
             assert!(help.contains(&format!("HEARTBEAT_{name}")), "{name}");
         }
     }

@@ -22,6 +22,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    // What it knows of passwords is in no core dump, and for no other process of this user to read. Where a sandbox refuses
+    // that, it is as with any other program. The command that it runs is not concerned: that ends with `exec`.
+    let _ = nix::sys::prctl::set_dumpable(false);
     let exit = match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         #[cfg(feature = "redis")]

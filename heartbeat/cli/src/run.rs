@@ -4,6 +4,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "redis")]
+use heartbeat::fleet::SigningKeys;
 use heartbeat::{ErrorKind, Heartbeat};
 use nix::libc;
 
@@ -34,9 +36,9 @@ fn watched(arguments: &Run) -> io::Result<Exit> {
     // Before the command: what is refused is refused with nothing done.
     let heartbeat = match start_heartbeat(arguments) {
         Ok(heartbeat) => heartbeat,
-        Err(error) => {
-            tell(&error);
-            return Ok(refusal(error.kind()));
+        Err((wrong, exit)) => {
+            tell(wrong);
+            return Ok(exit);
         }
     };
     let mut troubles = Troubles::default();
@@ -73,7 +75,8 @@ fn watched(arguments: &Run) -> io::Result<Exit> {
     exit
 }
 
-fn start_heartbeat(arguments: &Run) -> Result<Heartbeat, heartbeat::Error> {
+/// Or why there is none, and what the command ends with.
+fn start_heartbeat(arguments: &Run) -> Result<Heartbeat, (String, Exit)> {
     let mut builder = Heartbeat::builder();
     if let Some(file) = &arguments.file {
         builder = builder.file(file);
@@ -81,6 +84,13 @@ fn start_heartbeat(arguments: &Run) -> Result<Heartbeat, heartbeat::Error> {
     #[cfg(feature = "redis")]
     if let Some(url) = &arguments.redis {
         builder = builder.redis(url);
+    }
+    #[cfg(feature = "redis")]
+    if let Some(file) = &arguments.key_file {
+        let keys = SigningKeys::from_file(file);
+        let invalid =
+            |why| (format!("heartbeat: the key in {} cannot be used: {why}", file.display()), Exit::Invalid);
+        builder = builder.signing_keys(keys.map_err(invalid)?);
     }
     if let Some(cluster) = &arguments.cluster {
         builder = builder.cluster(cluster);
@@ -97,7 +107,7 @@ fn start_heartbeat(arguments: &Run) -> Result<Heartbeat, heartbeat::Error> {
     if let Some(promise) = arguments.promise {
         builder = builder.promise(promise);
     }
-    builder.start()
+    builder.start().map_err(|error| (error.to_string(), refusal(error.kind())))
 }
 
 fn refusal(kind: ErrorKind) -> Exit {

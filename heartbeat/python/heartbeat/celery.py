@@ -3,7 +3,7 @@
 A worker: ``app.steps["worker"].add(LivenessProbe)``. The scheduler: ``BeatProbe.install(app)``. Both read the app's
 configuration (``heartbeat_file``, …), then the environment (``HEARTBEAT_FILE``, …).
 
-Nothing here talks to the broker or writes a file: that is the publisher's, whose thread needs no interpreter.
+Nothing here waits for an answer of the broker, or writes a file: that is the publisher's, whose thread needs no interpreter.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from celery.utils.nodenames import node_format
 from kombu.exceptions import OperationalError
 
 from . import Error, Heartbeat, Task
+from ._outside import frames_from, is_stopped
 
 __all__ = ["BeatProbe", "LivenessProbe"]
 
@@ -35,6 +36,9 @@ logger = get_logger(__name__)
 #: longer than it takes to see that a loop waits for its broker, so that no end of a task is missed for that. In seconds, as all
 #: that follows.
 LIMIT_GRACE = 1.2
+
+#: What a pool without a hub adds to that, which looks at its limits once a second.
+HUBLESS_GRACE = 1.0
 
 #: How often a loop pulses, and how often the watch looks; shorter with a short budget.
 PERIOD = 0.25
@@ -57,6 +61,12 @@ LOOP_BUDGET = 30.0
 #: How long a worker that has lost its broker may be about something else than connecting.
 ELSEWHERE = 10.0
 
+#: The same before its loop has turned once: whoever waits to connect is never about anything else for so long.
+ELSEWHERE_AT_START = 2.0
+
+#: How often a broker is asked that tells nothing by itself, and for how long the loop may turn without an answer.
+ASK_EVERY, ANSWER_WITHIN = 5.0, 5.0
+
 _now = time.monotonic
 
 
@@ -72,9 +82,10 @@ class LivenessProbe(bootsteps.StartStopStep):
     def start(self, worker: Any) -> None:
         """Begins to beat. A setting that cannot be stops the worker; a file that cannot be had does not."""
         settings = _Settings(worker.app, worker.hostname)
-        deadline = settings.number("heartbeat_start_deadline")
+        deadline = settings.seconds("heartbeat_start_deadline")
         queues = settings.names("heartbeat_queues")
-        if queues is None and not os.environ.get("HEARTBEAT_QUEUES"):
+        follow_queues = queues is None and not os.environ.get("HEARTBEAT_QUEUES")
+        if follow_queues:
             queues = list(worker.app.amqp.queues.consume_from)
         heartbeat = _begin(
             settings,
@@ -83,12 +94,15 @@ class LivenessProbe(bootsteps.StartStopStep):
             worker=settings.text("heartbeat_worker") or os.environ.get("HEARTBEAT_WORKER") or worker.hostname,
             queues=queues,
             start_deadline=START_DEADLINE if deadline is None else deadline,
-            drain_deadline=settings.number("heartbeat_drain_deadline"),
-            endpoint=settings.text("heartbeat_endpoint"),
+            drain_deadline=settings.seconds("heartbeat_drain_deadline"),
+            endpoint=settings.text("heartbeat_endpoint") or os.environ.get("HEARTBEAT_ENDPOINT") or None,
         )
         self._probe = probe = _Probe(heartbeat, settings, worker)
         worker.consumer.loop = partial(probe.consume, worker.consumer.loop)
         worker.pool.apply_async = partial(probe.apply, worker.pool.apply_async)
+        if follow_queues:
+            for change in ("add_task_queue", "cancel_task_queue"):
+                setattr(worker.consumer, change, partial(probe.change_queues, getattr(worker.consumer, change)))
         # After all other steps have stopped, and the pool's tasks with them.
         worker.blueprint.on_stopped = partial(probe.stop, worker.blueprint.on_stopped)
         signals.worker_shutting_down.connect(probe.shutting_down)
@@ -116,22 +130,29 @@ class _Probe:
         self.worker = worker
         self.pool = worker.pool
         is_green = bool(getattr(worker.pool, "is_green", False))
-        self.watch = _Watch(heartbeat, settings.loop_budget(), self._loop_is_blocked_by_a_task, is_green)
-        #: The deadline of tasks that have no limit.
-        self.task_deadline = settings.number("heartbeat_task_deadline")
+        self.watch = _Watch(heartbeat, settings.loop_budget(), self._loop_is_blocked_by_a_task, _waits_for_a_broker, is_green)
         self.in_children = _is_prefork(worker.pool)
+        self.grace = LIMIT_GRACE + (HUBLESS_GRACE if self.in_children and not worker.hub else 0.0)
+        #: The deadline of tasks that have no limit; and of those that bring none of their own.
+        self.task_deadline = settings.seconds("heartbeat_task_deadline")
+        self.usual_deadline = self._deadline(None, None)
+        self.drain_deadline = settings.seconds("heartbeat_drain_deadline")
         #: Whether tasks end only while the loop turns: it sees the ends of those in children, and greenlets share its thread, which
         #: sleeps between two tries to connect.
         self.ends_need_the_loop = self.in_children and bool(worker.hub) or is_green
-        #: By the task's id: its guard, its deadline from its start, when it started, its name and its child.
         self.running: dict[str, _Running] = {}
+        #: A pool whose slots are all taken keeps its loop until a task ends, but where that is a hub.
+        self.may_keep_the_loop = not worker.hub if self.in_children else is_green
+        self.question: _Question | None = None
         self.suspended = False
         #: By its id: a task that was given to a child which has not accepted it, and its guard where that child is stopped.
-        self.waiting: dict[str, _Running | None] = {}
-        self.next_look = 0.0
-        self.draining = False
+        self.waiting: dict[str, Task | None] = {}
+        self.next_look = self.next_sweep = 0.0
+        self.draining: str | None = None
         self.timer_entry: Any = None
         self.watch.on_lost = self._suspend
+        if self.in_children:
+            self.watch.on_late = self._suspend
         self.watch.begin()
 
     # The loop.
@@ -153,6 +174,7 @@ class _Probe:
                 perform(consumer)
 
             consumer.perform_pending_operations = perform_pending_operations
+        self.question = _Question.of(consumer.connection)
         self.turn()
         self.heartbeat.ready()
         try:
@@ -167,94 +189,111 @@ class _Probe:
         _harmlessly(self._turn)
 
     def _turn(self) -> None:
-        self.watch.turn(AS_LONG_AS_IT_TAKES if self.running and not self.in_children else None)
+        answers = self._broker_answers()
+        self.watch.turn(AS_LONG_AS_IT_TAKES if self.running and not self.in_children else None, answers)
+        now = self.watch.turned
         if self.suspended:
             self._resume()
-        if self.running and self.in_children:
+        if self.running and self.in_children and now >= self.next_sweep:
+            self.next_sweep = now + PERIOD / 2
             self._forget_the_ended()
-        if self.ends_need_the_loop and self.in_children and _now() >= self.next_look:
-            self.next_look = _now() + 1.0
+        if self.ends_need_the_loop and self.in_children and now >= self.next_look:
+            self.next_look = now + 1.0
             self._look_at_what_waits()
+
+    def _broker_answers(self) -> bool:
+        try:
+            return self.question is None or self.question.turn()
+        except Exception:
+            # Without it the broker is watched as any other, and the loop pulses.
+            self.question = None
+            _missed()
+            return True
+
+    def change_queues(self, change: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """One of Celery's own ways to consume from a queue more, or less."""
+        try:
+            return change(*arguments, **options)
+        finally:
+            _harmlessly(self._show_queues)
+
+    def _show_queues(self) -> None:
+        try:
+            self.heartbeat.set_queues(list(self.worker.app.amqp.queues.consume_from))
+        except Error as error:
+            logger.warning("%s; the record keeps the queues that it had", error)
 
     # The tasks.
 
-    def apply(self, apply_async: Callable[..., Any], target: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+    def apply(
+        self,
+        apply_async: Callable[..., Any],
+        target: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        *,
+        accept_callback: Any = None,
+        callback: Any = None,
+        error_callback: Any = None,
+        timeout_callback: Any = None,
+        soft_timeout: Any = None,
+        timeout: Any = None,
+        correlation_id: Any = None,
+        **options: Any,
+    ) -> Any:
         """Hands a task to the pool, and sees when it starts and how it ends."""
-        accepted, task_id = options.get("accept_callback"), options.get("correlation_id")
-        if accepted is None or task_id is None:
-            return apply_async(target, args, kwargs, **options)
-        limits = options.get("timeout"), self.worker.time_limit, options.get("soft_timeout"), self.worker.soft_time_limit
-        # Who sends a message may put anything there.
-        limit = next((limit for limit in limits if isinstance(limit, (int, float)) and 0 < limit < float("inf")), None)
-        deadline = self.task_deadline if limit is None else limit + LIMIT_GRACE
-        guard = _Running(str(args[0]) if args else "task", deadline)
-
-        def accept_callback(pid: int, time_accepted: float, *rest: Any, **more: Any) -> Any:
-            _harmlessly(self._started, task_id, guard, pid)
-            return accepted(pid, time_accepted, *rest, **more)
-
-        def ended(callback: Any, result: Any, *rest: Any, **more: Any) -> Any:
-            _harmlessly(self._ended, task_id, guard, _has_failed(result))
-            return callback(result, *rest, **more)
-
-        def timed_out(callback: Any, soft: bool, *rest: Any, **more: Any) -> Any:
-            if not soft:
-                _harmlessly(self._ended, task_id, guard, True)
-            return callback(soft, *rest, **more)
-
-        options["accept_callback"] = accept_callback
-        for which, wrapped in (("callback", ended), ("error_callback", ended), ("timeout_callback", timed_out)):
-            if options.get(which) is not None:
-                options[which] = partial(wrapped, options[which])
-        if not self.in_children:
-            target = partial(self._run, task_id, guard, target)
-        # A pool whose slots are all taken keeps its loop until a task ends, but where that is a hub.
-        may_keep = not self.worker.hub if self.in_children else self.watch.is_green
-        if not may_keep or _native("_thread").get_ident() != self.watch.thread:
-            return apply_async(target, args, kwargs, **options)
-        self.watch.may_take(AS_LONG_AS_IT_TAKES)
+        keeps_the_loop = False
+        if accept_callback is not None and correlation_id is not None:
+            deadline = self.usual_deadline if timeout is None and soft_timeout is None else self._deadline(timeout, soft_timeout)
+            one = _Running(self, correlation_id, args[0] if args else "task", deadline)
+            accept_callback, one.on_accepted = one.accepted, accept_callback
+            if callback is not None:
+                callback, one.on_ended = one.ended, callback
+            if error_callback is not None:
+                error_callback, one.on_error = one.erred, error_callback
+            if timeout_callback is not None:
+                timeout_callback, one.on_timeout = one.timed_out, timeout_callback
+            if not self.in_children:
+                target, one.target = one.run, target
+            keeps_the_loop = self.may_keep_the_loop and _native("_thread").get_ident() == self.watch.thread
+            if keeps_the_loop:
+                self.watch.may_take(AS_LONG_AS_IT_TAKES)
         try:
-            return apply_async(target, args, kwargs, **options)
+            return apply_async(
+                target,
+                args,
+                kwargs,
+                accept_callback=accept_callback,
+                callback=callback,
+                error_callback=error_callback,
+                timeout_callback=timeout_callback,
+                soft_timeout=soft_timeout,
+                timeout=timeout,
+                correlation_id=correlation_id,
+                **options,
+            )
         finally:
-            if self.in_children:
+            if keeps_the_loop and self.in_children:
                 self.watch.may_take(None)
 
-    def _run(self, task_id: str, guard: _Running, target: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A task in this process. What it raises Celery itself did not foresee, and no pool tells of it."""
-        try:
-            return target(*args, **kwargs)
-        except BaseException:
-            _harmlessly(self._ended, task_id, guard, True)
-            raise
-
-    def _started(self, task_id: str, guard: _Running, pid: int) -> None:
-        guard.since = _now()
-        guard.pid = pid if self.in_children else None
-        self.running[task_id] = guard
-        if not self.suspended:
-            guard.begin(self.heartbeat)
-        if not self.in_children:
-            # It may hold the interpreter from here on, and then no thread could say so.
-            self.watch.may_take(AS_LONG_AS_IT_TAKES)
-
-    def _ended(self, task_id: str, guard: _Running, failed: bool) -> None:
-        if self.running.get(task_id) is guard:
-            del self.running[task_id]
-        guard.end(failed)
-        if not self.in_children and not self.running:
-            self.watch.may_take(None)
+    def _deadline(self, hard: Any, soft: Any) -> float | None:
+        """From a task's start. Who sends a message may put anything into its limits."""
+        for limit in (hard, self.worker.time_limit, soft, self.worker.soft_time_limit):
+            if isinstance(limit, (int, float)) and 0 < limit < float("inf"):
+                return limit + self.grace
+        return self.task_deadline
 
     def _forget_the_ended(self) -> None:
         """A task that Celery has forgotten without a word to the pool's callbacks."""
         requests = self.worker.state.requests
-        for task_id, guard in list(self.running.items()):
+        for task_id, one in list(self.running.items()):
             if task_id in requests:
-                guard.missing = 0
+                one.missing = 0
             else:
                 # Seen twice, because one may be between two of Celery's own lists.
-                guard.missing += 1
-                if guard.missing > 1:
-                    self._ended(task_id, guard, True)
+                one.missing += 1
+                if one.missing > 1:
+                    one.end(True)
 
     def _look_at_what_waits(self) -> None:
         """A child that is stopped accepts nothing, so what it has been given since never begins."""
@@ -266,30 +305,30 @@ class _Probe:
                 given[request.id] = (request.name, child.pid)
         for task_id, (name, pid) in given.items():
             # Not at first sight: a child needs a moment to accept it.
-            if task_id in self.waiting and self.waiting[task_id] is None and _is_stopped(pid):
-                guard = self.waiting[task_id] = _Running(name, None)
-                guard.pid = pid
-                guard.begin(self.heartbeat)
+            if task_id in self.waiting and self.waiting[task_id] is None and is_stopped(pid):
+                task = self.waiting[task_id] = self.heartbeat.task(name)
+                task.held_by(pid)
             self.waiting.setdefault(task_id, None)
         for task_id in self.waiting.keys() - given.keys():
-            guard_or_none = self.waiting.pop(task_id)
-            if guard_or_none is not None:
-                guard_or_none.put_off()
+            task_or_none = self.waiting.pop(task_id)
+            if task_or_none is not None:
+                task_or_none.done()
 
     def _suspend(self) -> None:
-        """While the loop waits for its broker nobody knows which tasks would have ended, so their deadlines wait too.
-
-        They count as done then, and once more when they end: nothing else keeps the publisher from judging them.
-        """
-        if self.ends_need_the_loop:
+        """While the loop does not turn nobody knows which tasks would have ended, so their deadlines wait too: those that were
+        not over when it last turned. It may wait for its broker; or Celery ends children at their limit, one after the other."""
+        if self.ends_need_the_loop and not self.suspended:
             self.suspended = True
-            for guard in list(self.running.values()):
-                guard.put_off()
+            for one in list(self.running.values()):
+                one.wait(self.watch.turned)
+            if not self.suspended:
+                # It turned again meanwhile, and some may have been put off after that.
+                self._resume()
 
     def _resume(self) -> None:
         self.suspended = False
-        for guard in list(self.running.values()):
-            guard.begin(self.heartbeat)
+        for one in list(self.running.values()):
+            one.go_on()
 
     def _loop_is_blocked_by_a_task(self, frames: list[Any]) -> bool:
         modules = [str(frame.f_globals.get("__name__")) for frame in frames]
@@ -310,16 +349,15 @@ class _Probe:
         return wait()
 
     def drain(self, cold: bool = False) -> None:
-        if self.draining:
+        if self.draining == "cold" or self.draining and not cold:
             return
-        self.draining = True
+        before, self.draining = self.draining, "cold" if cold else "warm"
         soft = self.worker.app.conf.get("worker_soft_shutdown_timeout") or 0
-        # Past its soft shutdown, what is left is to end the tasks and to close connections.
-        self.heartbeat.drain(soft + ELSEWHERE if cold and soft and self.drain_deadline is None else None)
-
-    @property
-    def drain_deadline(self) -> Any:
-        return self.worker.app.conf.get("heartbeat_drain_deadline")
+        if cold and soft and self.drain_deadline is None:
+            # Past its soft shutdown, what is left is to end the tasks and to close connections.
+            self.heartbeat.drain(soft + ELSEWHERE)
+        elif before is None:
+            self.heartbeat.drain()
 
     def stop(self, stopped: Callable[[], Any] | None) -> None:
         try:
@@ -332,40 +370,173 @@ class _Probe:
 
 
 class _Running:
-    """One task that the pool has."""
+    """One task that the pool has: what it calls back, and what is told of that.
 
-    __slots__ = ("deadline", "missing", "name", "pid", "since", "task", "was_put_off")
+    Everything here is done once a task, and nothing that goes wrong in it may reach the task.
+    """
 
-    def __init__(self, name: str, deadline: Any) -> None:
-        self.name = name
-        self.deadline = deadline
-        self.since = 0.0
-        self.pid: int | None = None
-        self.task: Task | None = None
-        self.missing = 0
-        self.was_put_off = False
+    #: What the pool runs and calls back, in the place of which it has been given this one's own.
+    target: Callable[..., Any]
+    on_accepted: Callable[..., Any]
+    on_ended: Callable[..., Any]
+    on_error: Callable[..., Any]
+    on_timeout: Callable[..., Any]
 
-    def begin(self, heartbeat: Heartbeat) -> None:
-        if self.task is None:
-            left = self.deadline
-            if left is not None and self.was_put_off:
-                left = max(left - (_now() - self.since), RESUMED)
-            self.task = task = heartbeat.task(self.name, left)
-            if self.pid is not None:
-                task.held_by(self.pid)
+    task: Task | None = None
+    child: int | None = None
+    due = float("inf")
+    #: Not seen by Celery so many times.
+    missing = 0
+    #: While the loop waits for its broker.
+    is_let_go = False
+    put_off_at: float | None = None
+    latest: float | None = None
 
-    def put_off(self) -> None:
-        task, self.task, self.was_put_off = self.task, None, True
-        if task is not None:
-            task.done()
+    def __init__(self, probe: _Probe, task_id: str, name: Any, deadline: float | None) -> None:
+        self.probe, self.task_id, self.name, self.deadline = probe, task_id, name, deadline
+
+    # By the pool, with the arguments of Celery's own request.
+
+    def accepted(self, pid: int, time_accepted: Any) -> Any:
+        try:
+            probe = self.probe
+            self.task = task = probe.heartbeat.task(str(self.name), self.deadline)
+            probe.running[self.task_id] = self
+            if not probe.in_children:
+                # It may hold the interpreter from here on, and then no thread could say so.
+                probe.watch.may_take(AS_LONG_AS_IT_TAKES)
+            else:
+                self.child = pid
+                task.held_by(pid)
+            if probe.ends_need_the_loop:
+                if self.deadline is not None:
+                    self.due = _now() + self.deadline
+                if probe.suspended:
+                    self.wait(0.0)
+        except Exception:
+            _missed()
+        return self.on_accepted(pid, time_accepted)
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """A task in this process. What it raises Celery itself did not foresee, and no pool tells of it."""
+        try:
+            return self.target(*args, **kwargs)
+        except BaseException:
+            _harmlessly(self.end, True)
+            raise
+
+    def ended(self, result: Any, **more: Any) -> Any:
+        try:
+            # What a pool tells of a task: whether it raised, with what, and how long it took.
+            self.end(not (type(result) is tuple and not result[0]) and _has_failed(result))
+        except Exception:
+            _missed()
+        return self.on_ended(result, **more) if more else self.on_ended(result)
+
+    def erred(self, result: Any, *rest: Any, **more: Any) -> Any:
+        _harmlessly(lambda: self.end(_has_failed(result)))
+        return self.on_error(result, *rest, **more)
+
+    def timed_out(self, soft: bool, *rest: Any, **more: Any) -> Any:
+        if not soft:
+            _harmlessly(self.end, True)
+        return self.on_timeout(soft, *rest, **more)
+
+    # What is told.
 
     def end(self, failed: bool) -> None:
-        task, self.task = self.task, None
+        probe, task, self.task = self.probe, self.task, None
+        if probe.running.get(self.task_id) is self:
+            del probe.running[self.task_id]
         if task is not None:
             if failed:
                 task.fail()
             else:
                 task.done()
+        if not probe.in_children and not probe.running:
+            probe.watch.may_take(None)
+
+    def wait(self, since: float) -> None:
+        """Neither its deadline counts, where it was not over by then, nor that its child is gone: both may be for its end."""
+        task = self.task
+        if task is None:
+            return
+        if self.child is not None and not is_stopped(self.child):
+            self.is_let_go = True
+            task.held_by(os.getpid())
+        if self.deadline is not None and self.due > since:
+            if self.latest is None:
+                self.latest = self.due + RESUMED
+            self.put_off_at = _now()
+            task.due_within(None)
+
+    def go_on(self) -> None:
+        task, since, self.put_off_at = self.task, self.put_off_at, None
+        if self.is_let_go and task is not None and self.child is not None:
+            task.held_by(self.child)
+        self.is_let_go = False
+        if since is not None and task is not None and self.latest is not None:
+            # It has that time back, and once the moment that its end may take: a loop that is late again and again hides nothing.
+            now = _now()
+            self.latest += now - since
+            self.due = max(self.due, min(now + RESUMED, self.latest))
+            task.due_within(max(self.due - now, 0.0))
+
+
+class _Question:
+    """Asks a broker for a sign of life, and waits for none: the loop itself reads what comes.
+
+    Over AMQP a broker that is frozen is silent, and so is one that has nothing to do, for minutes until a heartbeat is missed. So
+    it is asked what changes nothing: no limit to what it sends on a channel of its own, on which nothing is consumed.
+    """
+
+    def __init__(self, connection: Any, method: Any) -> None:
+        self.errors = connection.connection_errors
+        self.channel, self.method = connection.channel(), method
+        self.received = -1
+        self.next = self.turned = _now()
+        #: For how long the loop has turned since it asked.
+        self.waited: float | None = None
+
+    @classmethod
+    def of(cls, connection: Any) -> _Question | None:
+        """Nothing to ask with where the client is not py-amqp. May wait for the broker, as Celery itself does here."""
+        if getattr(connection.transport, "driver_name", None) != "py-amqp":
+            return None
+        try:
+            from amqp import spec
+
+            return cls(connection, spec.Basic.Qos)
+        except (*connection.connection_errors, *connection.channel_errors):
+            # Celery's own loop finds out what is wrong; and a broker may have no channel to spare.
+            return None
+        except Exception:
+            _missed()
+            return None
+
+    def turn(self) -> bool:
+        """Whether it has answered, or still may."""
+        now = _now()
+        # A loop that was about a task has not read meanwhile.
+        turned, self.turned = min(now - self.turned, 1.0), now
+        connection = self.channel.connection
+        if connection is None:
+            return True
+        # Whatever came since was sent by a broker that lives.
+        if connection.bytes_recv != self.received:
+            self.received, self.waited = connection.bytes_recv, None
+        if self.waited is not None:
+            self.waited += turned
+            return self.waited <= ANSWER_WITHIN
+        if now >= self.next:
+            self.next = now + ASK_EVERY
+            try:
+                self.channel.send_method(self.method, "lBb", (0, 0, False))
+            except self.errors:
+                # The loop reads from the same connection, and meets the same.
+                return True
+            self.waited = 0.0
+        return True
 
 
 class _Watch:
@@ -377,16 +548,24 @@ class _Watch:
     """
 
     def __init__(
-        self, heartbeat: Heartbeat, budget: float, is_task: Callable[[list[Any]], bool], is_green: bool = False
+        self,
+        heartbeat: Heartbeat,
+        budget: float,
+        is_task: Callable[[list[Any]], bool],
+        waits_for_a_broker: Callable[[list[Any]], bool],
+        is_green: bool = False,
     ) -> None:
         self.heartbeat = heartbeat
         self.budget = budget
         self.is_task = is_task
+        self.waits_for_a_broker = waits_for_a_broker
         self.on_lost: Callable[[], None] = lambda: None
+        self.on_late: Callable[[], None] = lambda: None
         self.period = min(PERIOD, budget / 8)
         # Until the loop is known: a worker that starts may wait for its broker.
         self.late = min(LATE, budget / 2)
         self.turned = _now()
+        self.is_starting = True
         self.is_lost = False
         #: Whether the loop's mark allows for more than its budget.
         self.is_stretched = False
@@ -411,39 +590,41 @@ class _Watch:
 
     # By the loop.
 
-    def turn(self, budget: float | None) -> None:
+    def turn(self, budget: float | None, broker_answers: bool = True) -> None:
         self.turned = _now()
+        self.is_starting = False
         self.in_loop = True
         self.is_stuck = False
-        self._mark(budget)
-        if self.is_lost:
+        self.may_take(budget)
+        if not broker_answers:
+            # The loop itself turns, and sees what ends.
+            self._lose(lambda: None)
+        elif self.is_lost:
             self.is_lost = False
             self.heartbeat.broker_back()
 
     def lost(self) -> None:
         """The loop has ended for want of its broker."""
         self.in_loop = False
-        self._lose()
+        self._lose(self.on_lost)
 
     # By whoever runs a task.
 
     def may_take(self, budget: float | None) -> None:
         if self.in_loop and not self.is_stuck:
-            self._mark(budget)
+            self.is_stretched = budget is not None
+            if budget is None:
+                self.heartbeat.pulse()
+            else:
+                self.heartbeat.pulse_within(budget)
 
-    def _mark(self, budget: float | None) -> None:
-        self.is_stretched = budget is not None
-        if budget is None:
-            self.heartbeat.pulse()
-        else:
-            self.heartbeat.pulse_within(budget)
-
-    def _lose(self) -> None:
+    def _lose(self, and_then: Callable[[], None]) -> None:
         self.elsewhere_since = None
         if not self.is_lost:
-            self.is_lost = True
+            # In this order: a turn between the two finds nothing to take back, and the next one does.
             self.heartbeat.broker_lost()
-            self.on_lost()
+            self.is_lost = True
+        and_then()
 
     # By the watch's own thread.
 
@@ -461,6 +642,7 @@ class _Watch:
         late = _now() - turned
         if late < self.late or self.ended:
             return
+        self.on_late()
         frames = self._frames()
         if not frames:
             return
@@ -470,9 +652,9 @@ class _Watch:
                 # It had its broker, or it would have no task.
                 self.is_lost = False
                 self.heartbeat.broker_back()
-        elif _waits_for_a_broker(frames):
+        elif self.waits_for_a_broker(frames):
             if turned == self.turned:
-                self._lose()
+                self._lose(self.on_lost)
         elif self.is_lost:
             self._see_elsewhere()
         elif self.in_loop and self.is_stretched and late > self.budget and turned == self.turned:
@@ -481,21 +663,21 @@ class _Watch:
             self.heartbeat.pulse_within(0.001)
 
     def _see_elsewhere(self) -> None:
-        """A worker that has long been about something else than its broker does not wait for it."""
+        """A worker that has long been about something else than its broker does not wait for it, and its loop or its start is judged."""
         now = _now()
         if self.elsewhere_since is None:
             self.elsewhere_since = now
-        elif now - self.elsewhere_since > max(ELSEWHERE, self.budget):
+        elif now - self.elsewhere_since > (ELSEWHERE_AT_START if self.is_starting else max(ELSEWHERE, self.budget)):
             self.elsewhere_since = None
             self.is_lost = False
             self.heartbeat.broker_back()
 
     def _frames(self) -> list[Any]:
         """The frames of the loop's thread, the innermost first; of its greenlet, where that waits."""
-        running = _stack(sys._current_frames().get(self.thread))
+        running = frames_from(sys._current_frames().get(self.thread))
         if self.greenlet is None or self.is_task(running):
             return running
-        return _stack(getattr(self.greenlet, "gr_frame", None)) or running
+        return frames_from(getattr(self.greenlet, "gr_frame", None)) or running
 
 
 class BeatProbe:
@@ -530,7 +712,7 @@ def _beat(app: Any, service: Any) -> None:
         cluster = (settings.text("heartbeat_cluster") or os.environ.get("HEARTBEAT_CLUSTER") or "default") + "-beat"
     heartbeat = _begin(settings, file, cluster=cluster, worker=name, queues=[])
     budget = settings.loop_budget()
-    watch = _Watch(heartbeat, budget, lambda frames: False)
+    watch = _Watch(heartbeat, budget, lambda frames: False, _waits_for_a_client)
     scheduler = service.scheduler
     tick, apply_async, sync = scheduler.tick, scheduler.apply_async, service.sync
     unsent = False
@@ -608,6 +790,17 @@ class _Settings:
             raise ImproperlyConfigured(f"{name} is a number of seconds or a timedelta, not {value!r}")
         return float(value)
 
+    def seconds(self, name: str) -> float | None:
+        """A number of seconds; where it is not set, what the variable of that name says."""
+        value = self.number(name)
+        text = os.environ.get(name.upper(), "") if value is None else ""
+        if not text:
+            return value
+        value = _seconds(text)
+        if value is None:
+            raise ImproperlyConfigured(f"{name.upper()} is a duration as 500ms, 30s or 1m30s, not {text!r}")
+        return value
+
     def path(self, name: str) -> str | Literal[False] | None:
         """A path with the worker's names in it; False: no file."""
         value = self.value(name)
@@ -621,30 +814,21 @@ class _Settings:
             raise ImproperlyConfigured(f"{name} is a path, in which %n, %h, %d and %i mean what they mean to Celery") from None
 
     def loop_budget(self) -> float:
-        budget = self.number("heartbeat_loop_budget")
-        if budget is None:
-            budget = _seconds(os.environ.get("HEARTBEAT_LOOP_BUDGET", ""))
+        budget = self.seconds("heartbeat_loop_budget")
         return LOOP_BUDGET if budget is None else max(budget, 0.001)
 
 
 def _begin(settings: _Settings, file: str, **particulars: Any) -> Heartbeat:
-    """Starts a heartbeat with the file that this setting names; without one, where it names none or that cannot be had."""
+    """Starts a heartbeat with the file that this setting names. Nothing that is wrong with that file keeps a worker from its work:
+    it is told, and tried again."""
     path = settings.path(file) if file else False
     for name in ("heartbeat_redis_url", "heartbeat_interval", "heartbeat_promise", "heartbeat_loop_budget"):
         read = settings.text if name == "heartbeat_redis_url" else settings.number
         particulars["redis" if name == "heartbeat_redis_url" else name[len("heartbeat_") :]] = read(name)
     try:
-        return Heartbeat(file=path, **particulars)
+        return Heartbeat(file=path, file_may_wait=True, **particulars)
     except (Error, TypeError, ValueError, OverflowError) as refused:
-        try:
-            if path is False:
-                raise refused
-            heartbeat = Heartbeat(file=False, **particulars)
-        except (Error, TypeError, ValueError, OverflowError):
-            raise ImproperlyConfigured(str(refused)) from None
-        # Without its file it can be: nothing that is wrong with a file keeps a worker from its work.
-        logger.warning("%s; this worker runs without a beat file", refused)
-        return heartbeat
+        raise ImproperlyConfigured(str(refused)) from None
 
 
 def _harmlessly(note: Callable[..., None], *arguments: Any) -> None:
@@ -652,7 +836,11 @@ def _harmlessly(note: Callable[..., None], *arguments: Any) -> None:
     try:
         note(*arguments)
     except Exception:
-        logger.exception("The heartbeat missed something")
+        _missed()
+
+
+def _missed() -> None:
+    logger.exception("The heartbeat missed something")
 
 
 def _has_failed(result: Any) -> bool:
@@ -682,15 +870,9 @@ def _stop(heartbeat: Heartbeat) -> None:
 
 
 def _is_prefork(pool: Any) -> bool:
-    return type(pool).__module__ == "celery.concurrency.prefork" or hasattr(getattr(pool, "_pool", None), "_poolctrl")
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            return stat.read().rpartition(")")[2].split()[0] in ("T", "t")
-    except (OSError, IndexError):
-        return False
+    # One's own pool may be made from it.
+    modules = [kind.__module__ for kind in type(pool).__mro__]
+    return "celery.concurrency.prefork" in modules or hasattr(getattr(pool, "_pool", None), "_poolctrl")
 
 
 def _native(module: str) -> Any:
@@ -710,18 +892,13 @@ class _Originals:
         return sys.modules["gevent.monkey"].get_original(self.module, name)
 
 
-def _stack(frame: Any) -> list[Any]:
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames
-
-
 #: What stands between a client of a broker and the kernel.
 _PLUMBING = frozenset(
     "asyncio concurrent contextlib eventlet gevent greenlet http OpenSSL queue select selectors socket ssl threading tenacity".split()
 )
+
+#: Kombu's own clients, in its hub.
+_OF_THE_HUB = ("kombu.asynchronous.http", "kombu.asynchronous.aws")
 
 #: Clients of brokers, and what they talk through.
 _CLIENTS = frozenset(
@@ -730,22 +907,39 @@ _CLIENTS = frozenset(
 
 
 def _waits_for_a_broker(frames: list[Any]) -> bool:
-    """Whether whoever is innermost, but for the standard library, is about a broker.
+    """Whether whoever is innermost, but for the standard library, is about a broker, and on Kombu's or Celery's behalf.
 
-    Not whoever is on the stack at all: Kombu's hub calls everything, the user's own receivers of signals too.
+    Not whoever is on the stack at all: Kombu's hub calls everything, the user's own receivers of signals too, which have
+    databases of their own.
     """
+    is_client = has_others = False
     for frame in frames:
         module = str(frame.f_globals.get("__name__"))
         package = module.partition(".")[0]
-        if package in _PLUMBING:
-            continue
-        if module == "celery.worker.pidbox":
-            # On greenlets Celery waits for the one that listens for remote control, and that waits for the broker.
-            return True
         if package == "kombu":
+            if has_others:
+                # What traces a client stands between it and the transport. Whoever else uses one is called by others.
+                return module.startswith("kombu.transport")
             # The hub's own waiting is not late, and what it calls is somebody else's.
-            return not module.startswith("kombu.asynchronous") or module.startswith(("kombu.asynchronous.http", "kombu.asynchronous.aws"))
-        return package in _CLIENTS
+            return is_client or not module.startswith("kombu.asynchronous") or module.startswith(_OF_THE_HUB)
+        if package == "celery":
+            # On greenlets Celery waits for the one that listens for remote control, and that waits for the broker.
+            return is_client and not has_others or not is_client and module == "celery.worker.pidbox"
+        if package in _CLIENTS:
+            is_client = True
+        elif package not in _PLUMBING:
+            if not is_client:
+                return False
+            has_others = True
+    return False
+
+
+def _waits_for_a_client(frames: list[Any]) -> bool:
+    """The same, of a scheduler, which may keep what it knows where its broker is: whoever asked."""
+    for frame in frames:
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package not in _PLUMBING:
+            return package == "kombu" or package in _CLIENTS
     return False
 
 

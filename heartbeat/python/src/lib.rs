@@ -60,7 +60,7 @@ impl Drop for Heartbeat {
 impl Heartbeat {
     #[new]
     #[pyo3(signature = (*, file=None, file_mode=None, redis=None, cluster=None, worker=None, queues=None, version=None, interval=None,
-        promise=None, loop_budget=None, start_deadline=None, drain_deadline=None, endpoint=None))]
+        promise=None, loop_budget=None, start_deadline=None, drain_deadline=None, endpoint=None, file_may_wait=false))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords, each one a setting")]
     fn new(
         py: Python<'_>,
@@ -77,6 +77,7 @@ impl Heartbeat {
         start_deadline: Option<Seconds>,
         drain_deadline: Option<Seconds>,
         endpoint: Option<argument::Address>,
+        file_may_wait: bool,
     ) -> PyResult<Self> {
         // Read while no other thread of the interpreter can change it.
         let environment = environment();
@@ -88,6 +89,9 @@ impl Heartbeat {
                 Some(FileArgument::None) => builder.no_file(),
                 None => builder,
             };
+            if file_may_wait {
+                builder = builder.file_may_wait();
+            }
             builder = with(builder, file_mode.map(|mode| mode.0), heartbeat::Builder::file_mode);
             builder = with(builder, redis, heartbeat::Builder::redis);
             builder = with(builder, cluster, heartbeat::Builder::cluster);
@@ -141,6 +145,12 @@ impl Heartbeat {
     #[pyo3(signature = (deadline=None))]
     fn drain(&self, py: Python<'_>, deadline: Option<Seconds>) -> PyResult<()> {
         self.inner()?.drain(deadline.map(|d| d.0));
+        told::pass_on(py)
+    }
+
+    /// The queues that the worker takes work from, from now on.
+    fn set_queues(&self, py: Python<'_>, queues: Strings) -> PyResult<()> {
+        self.inner()?.set_queues(queues.0).map_err(|e| error(&e))?;
         told::pass_on(py)
     }
 
@@ -274,6 +284,14 @@ impl Task {
     fn held_by(&self, pid: u32) {
         if let Some(task) = &*self.lock() {
             task.held_by(pid);
+        }
+    }
+
+    /// Gives it another deadline, from now on; none: it may take as long as it takes.
+    #[pyo3(signature = (deadline=None))]
+    fn due_within(&self, deadline: Option<Seconds>) {
+        if let Some(task) = &*self.lock() {
+            task.due_within(deadline.map(|d| d.0));
         }
     }
 

@@ -18,6 +18,8 @@ use super::link::{Link, MOST_BYTES, MOST_EACH, explain, lost};
 use super::socket::{Names, Patience, Stream};
 use super::tls::Tls;
 use super::url::{Host, Login, Servers, Url};
+use super::{garbled, time_ms};
+use crate::duration::millis;
 
 /// How often one call follows MOVED, ASK and failovers.
 const MOST_HOPS: usize = 5;
@@ -86,6 +88,8 @@ pub struct Client {
     most_each: u64,
     /// Whether the last call ended without all answers: what does not know the scripts may be too late to say so.
     unheard: bool,
+    /// What the server's clock said, and when it did.
+    time: Option<(u64, Instant)>,
     given_up: Arc<AtomicBool>,
 }
 
@@ -99,7 +103,18 @@ impl Client {
     /// No connection yet. Where `given_up` is set, what waits ends at once.
     pub fn new(url: Url, given_up: Arc<AtomicBool>) -> Self {
         let names = Names::default();
-        Self { url, link: None, owner: None, first: 0, names, most_each: MOST_EACH, unheard: false, given_up }
+        let most_each = MOST_EACH;
+        Self {
+            url,
+            link: None,
+            owner: None,
+            first: 0,
+            names,
+            most_each,
+            unheard: false,
+            time: None,
+            given_up,
+        }
     }
 
     /// The same, for answers that may be as large as a round trip's together.
@@ -129,6 +144,27 @@ impl Client {
     /// deadline once, and a server that is slow is not connected to once more by each of them.
     pub fn tell(&mut self, questions: &[Ask<'_>], until: Instant) -> Result<Vec<Answer>, Error> {
         self.ask_all(questions, Kept::Trusted, until)
+    }
+
+    /// The server's clock, in milliseconds: as it said last over this connection and the time since, or else by asking it.
+    pub fn time_ms(&mut self, until: Instant) -> Result<u64, Error> {
+        if let Some((then_ms, heard)) = self.time.filter(|_| self.link.is_some()) {
+            return Ok(then_ms.saturating_add(millis(heard.elapsed())));
+        }
+        let answer = self.tell(&[Ask::Command(cmd("TIME"))], until)?.pop();
+        let now_ms = match answer {
+            Some(Ok(Value::Array(time))) => time_ms(&time),
+            Some(Err(refusal)) => return Err(refusal.at(&self.place())),
+            _ => None,
+        };
+        let now_ms = now_ms.ok_or_else(|| garbled(&self.place()))?;
+        self.time = Some((now_ms, Instant::now()));
+        Ok(now_ms)
+    }
+
+    /// The server has just said so.
+    pub fn set_time_ms(&mut self, now_ms: i64) {
+        self.time = u64::try_from(now_ms).ok().map(|now_ms| (now_ms, Instant::now()));
     }
 
     /// Makes sure that the connection was not forgotten on the way, where it may have been: before something that should not
@@ -315,9 +351,12 @@ impl Client {
         take: &mut impl FnMut(usize, Value),
     ) -> Result<Refused, Error> {
         loop {
-            let link = match self.link.take() {
-                Some(link) => link,
-                None => self.connect(patience)?,
+            let link = if let Some(link) = self.link.take() {
+                link
+            } else {
+                // It may be another server.
+                self.time = None;
+                self.connect(patience)?
             };
             let link = self.link.insert(link);
             let mut refused = Vec::new();

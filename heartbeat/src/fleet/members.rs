@@ -13,7 +13,8 @@ use redis::{Value, cmd};
 use super::ask::{Ask, text};
 use super::error::{Error, ErrorKind};
 use super::keys;
-use super::{Fleet, moment, time_ms};
+use super::signature::SigningKeys;
+use super::{Fleet, moment, takes_work, time_ms};
 use crate::record::{Corrupt, Id, MAX_BYTES, Record};
 use crate::verdict::{Evidence, Judgement, Machine, Process, judge};
 
@@ -68,6 +69,8 @@ pub struct Member {
     pub takes_work: bool,
     lost_at_ms: u64,
     now_ms: u64,
+    /// Whether it counts by its signed record alone.
+    must_be_signed: bool,
     found: Found,
 }
 
@@ -290,7 +293,7 @@ impl Fleet {
             }
             questions.push(Ask::Command(command));
         }
-        let cluster = self.cluster.as_str();
+        let (cluster, signing) = (self.cluster.as_str(), self.signing.as_ref());
         // Each portion's apart: what was sent aside by a node that just hands its keys over is answered after all others.
         let mut ready = vec![None; scores.len().div_ceil(PORTION)];
         let mut all_told = true;
@@ -307,7 +310,9 @@ impl Fleet {
                 return all_told = false;
             };
             for (((id, lost_at_ms), line), takes_work) in portion.iter().zip(&values).zip(ready) {
-                each(Member::found(*id, now_ms, *lost_at_ms, takes_work, Found::of(*id, cluster, line)));
+                let found = Found::of((*id, cluster), line, signing, now_ms);
+                let member = Member::found(*id, now_ms, *lost_at_ms, takes_work, found);
+                each(if signing.is_some() { member.by_record() } else { member });
             }
         })?;
         match refused.first() {
@@ -334,12 +339,16 @@ impl Fleet {
         let questions: Vec<_> = scores.iter().map(begin).collect();
         // What is refused is no string at all: there is no record.
         let mut read: Vec<_> = scores.iter().map(|_| Found::Nothing).collect();
-        let cluster = self.cluster.as_str();
+        let (cluster, signing) = (self.cluster.as_str(), self.signing.as_ref());
         self.client.ask_each(&questions, until, |index, line| {
-            read[index] = Found::of(scores[index].0, cluster, &line);
+            read[index] = Found::of((scores[index].0, cluster), &line, signing, now_ms);
         })?;
         let read = scores.iter().zip(ready).zip(read);
-        Ok(read.map(|(((id, at), ready), found)| Member::found(*id, now_ms, *at, ready, found)).collect())
+        let members = read.map(|(((id, at), ready), found)| {
+            let member = Member::found(*id, now_ms, *at, ready, found);
+            if signing.is_some() { member.by_record() } else { member }
+        });
+        Ok(members.collect())
     }
 
     /// What the index knows of these, which have no record. Who has stopped meanwhile is left out.
@@ -404,15 +413,30 @@ fn is_after(score: &Value, now_ms: u64) -> bool {
     moment(score).is_some_and(|lost_at_ms| lost_at_ms > now_ms)
 }
 
+/// How long a signed record is good for, at the very longest: its promise, and as much again for what the way took, or a clock that
+/// was set meanwhile.
+fn longest(record: &Record) -> u64 {
+    record.promise_ms.saturating_mul(2)
+}
+
 impl Found {
-    fn of(id: Id, cluster: &str, line: &Value) -> Self {
+    /// What stands at the key of this worker of this cluster.
+    fn of((id, cluster): (Id, &str), line: &Value, signing: Option<&SigningKeys>, now_ms: u64) -> Self {
         let line = match line {
             Value::BulkString(line) if !line.is_empty() => line,
             _ => return Self::Nothing,
         };
+        // Nothing of what nobody has signed is read.
+        let signed_ms = match signing.map(|keys| keys.verify(line)).transpose() {
+            Ok(signed_ms) => signed_ms,
+            Err(corrupt) => return Self::Corrupt(corrupt),
+        };
         match Record::parse(line) {
             Ok(record) if record.id != id => Self::Corrupt(Corrupt::Value("id")),
             Ok(record) if record.cluster != cluster => Self::Corrupt(Corrupt::Value("cluster")),
+            Ok(record) if signed_ms.is_some_and(|at| at.abs_diff(now_ms) > longest(&record)) => {
+                Self::Corrupt(Corrupt::Stale)
+            }
             Ok(record) => Self::Record(Box::new(record)),
             Err(corrupt) => Self::Corrupt(corrupt),
         }
@@ -431,8 +455,24 @@ impl Member {
             takes_work,
             lost_at_ms,
             now_ms,
+            must_be_signed: false,
             found: Found::Nothing,
         }
+    }
+
+    /// The same where records are signed: whether it takes work is the record's word too, and the index cannot make it good for
+    /// [longer](longest) than that.
+    fn by_record(self) -> Self {
+        let found = match self.found {
+            Found::Record(record) if self.lost_at_ms.saturating_sub(self.now_ms) > longest(&record) => {
+                Found::Corrupt(Corrupt::Lasting)
+            }
+            found => found,
+        };
+        let member = Self { must_be_signed: true, found, ..self };
+        let says_so = member.record().is_some_and(|record| takes_work(record, member.judge(None).verdict));
+        let takes_work = member.takes_work && says_so;
+        Self { takes_work, ..member }
     }
 
     /// One of which this was found where its record should be.
@@ -466,6 +506,13 @@ impl Member {
     /// Whether it beats within its promise, as [`Counts::fresh`](super::Counts::fresh) counts it.
     pub fn is_fresh(&self) -> bool {
         self.lost_at_ms > self.now_ms
+    }
+
+    /// Whether what is told of it may be believed: always, where nothing has to be signed; else where it has a record that is
+    /// rightly signed, for this id and cluster. Of any other its id, its name and until when it is there are what somebody has
+    /// written into the index; it never takes work.
+    pub fn is_trusted(&self) -> bool {
+        !self.must_be_signed || self.record().is_some()
     }
 
     /// Its record, where there is one.

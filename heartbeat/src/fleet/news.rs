@@ -10,9 +10,10 @@ use redis::Value;
 
 use super::ask::{Answer, Ask, Script};
 use super::client::Client;
-use super::error::Error;
+use super::error::{Error, ErrorKind};
 use super::garbled;
 use super::keys::{self, Keys};
+use super::signature::SigningKeys;
 use super::url::{Servers, Url};
 use crate::record::Record;
 
@@ -27,7 +28,7 @@ const MOST_CLIENTS: usize = 64;
 pub struct Beat<'a> {
     /// Who beats.
     pub record: &'a Record,
-    /// That record as it is to be stored.
+    /// That record as it is to be stored, but for its signature.
     pub line: &'a [u8],
     /// Whether the worker can take work: see [`takes_work`](super::takes_work).
     pub takes_work: bool,
@@ -60,7 +61,7 @@ impl<'a> News<'a> {
     }
 
     /// What to ask for it alone; none for one that has stopped, which goes with others.
-    fn question(&self, forget_ms: u64) -> Option<Ask<'static>> {
+    fn question(&self, forget_ms: u64, signing: Option<Signing<'_>>) -> Result<Option<Ask<'static>>, Error> {
         let record = self.record();
         let keys = Keys::of(&record.cluster).of_worker(record.id, &record.queues);
         let id = record.id.to_string().into_bytes();
@@ -68,7 +69,11 @@ impl<'a> News<'a> {
         let promise = number(record.promise_ms);
         let (script, arguments) = match self {
             Self::Beat(beat) => {
-                let (line, takes_work) = (beat.line.to_vec(), number(beat.takes_work.into()));
+                let line = match signing {
+                    Some((keys, now_ms)) => keys.sign(beat.line, now_ms).ok_or_else(|| too_long(record))?,
+                    None => beat.line.to_vec(),
+                };
+                let takes_work = number(beat.takes_work.into());
                 let left = number(record.promise_ms.saturating_sub(beat.age_ms).max(1));
                 let (forget, prune) = (number(forget_ms), number(keys::MOST_PRUNED));
                 (&*keys::BEAT, vec![id, line, promise, takes_work, worker, host, forget, prune, left])
@@ -76,10 +81,18 @@ impl<'a> News<'a> {
             Self::Lost { silent_ms, .. } => {
                 (&*keys::LOSE, vec![id, promise, worker, host, number(forget_ms), number(*silent_ms)])
             }
-            Self::Stopped(_) => return None,
+            Self::Stopped(_) => return Ok(None),
         };
-        Some(Ask::Script { script, keys, arguments })
+        Ok(Some(Ask::Script { script, keys, arguments }))
     }
+}
+
+/// What records are signed with, and the server's clock.
+type Signing<'a> = (&'a SigningKeys, u64);
+
+fn too_long(record: &Record) -> Error {
+    let text = format!("the record of {:?} is too long to be signed", record.worker);
+    Error::new(ErrorKind::Configuration, text)
 }
 
 fn number(number: u64) -> Vec<u8> {
@@ -111,21 +124,31 @@ fn leaving(news: &[News<'_>]) -> Vec<Vec<usize>> {
     groups.into_values().flatten().collect()
 }
 
-/// Tells it all in one round trip, to the one node that holds the keys.
+/// Tells it all in one round trip, to the one node that holds the keys; where it is signed, in two over a new connection. First of two
+/// is how long a worker that went silent can be named.
 pub fn tell(
     client: &mut Client,
     news: &[News<'_>],
-    forget_ms: u64,
+    (forget_ms, signing): (u64, Option<&SigningKeys>),
     until: Instant,
 ) -> Result<Vec<Result<(), Error>>, Error> {
+    let signing = match signing.filter(|_| news.iter().any(|news| matches!(news, News::Beat(_)))) {
+        Some(keys) => Some((keys, client.time_ms(until)?)),
+        None => None,
+    };
+    let mut outcomes: Vec<_> = news.iter().map(|_| Ok(())).collect();
     let leaving = leaving(news);
     let mut questions = Vec::with_capacity(news.len());
     // Which of the news each question tells.
     let mut told: Vec<Vec<usize>> = Vec::with_capacity(news.len());
     for (index, news) in news.iter().enumerate() {
-        if let Some(question) = news.question(forget_ms) {
-            questions.push(question);
-            told.push(vec![index]);
+        match news.question(forget_ms, signing) {
+            Ok(Some(question)) => {
+                questions.push(question);
+                told.push(vec![index]);
+            }
+            Ok(None) => {}
+            Err(error) => outcomes[index] = Err(error),
         }
     }
     let alone = questions.is_empty() && leaving.len() == 1;
@@ -137,8 +160,12 @@ pub fn tell(
     }
     let answers = client.tell(&questions, until)?;
     let place = client.place();
-    let mut outcomes: Vec<_> = news.iter().map(|_| Ok(())).collect();
     for (answer, told) in answers.into_iter().zip(told) {
+        if let (Ok(Value::Int(now_ms)), Some(News::Beat(_))) =
+            (&answer, told.first().map(|index| news[*index]))
+        {
+            client.set_time_ms(*now_ms);
+        }
         let outcome = outcome(answer, &place);
         for index in told {
             outcomes[index].clone_from(&outcome);
@@ -176,6 +203,7 @@ fn outcome(answer: Answer, place: &str) -> Result<(), Error> {
 /// ```
 pub struct Fleets {
     url: Url,
+    signing: Option<SigningKeys>,
     /// By cluster in a Redis Cluster; elsewhere one, without a name.
     clients: HashMap<String, (Client, Instant)>,
 }
@@ -189,7 +217,19 @@ impl fmt::Debug for Fleets {
 impl Fleets {
     /// Nothing is connected yet.
     pub fn new(url: Url) -> Self {
-        Self { url, clients: HashMap::new() }
+        Self { url, signing: None, clients: HashMap::new() }
+    }
+
+    /// Signs what it publishes.
+    #[must_use]
+    pub fn signed(mut self, keys: SigningKeys) -> Self {
+        self.signing = Some(keys);
+        self
+    }
+
+    /// Where Redis is, without secrets.
+    pub fn place(&self) -> String {
+        self.url.to_string()
     }
 
     /// Tells news of any clusters: one result for each. What cannot be reached costs no more than until then, and in a Redis
@@ -207,7 +247,7 @@ impl Fleets {
             let (client, used) = self.clients.entry(route).or_insert_with(fresh);
             *used = now;
             let these: Vec<_> = indexes.iter().map(|index| news[*index]).collect();
-            match tell(client, &these, keys::FORGET_MS, share) {
+            match tell(client, &these, (keys::FORGET_MS, self.signing.as_ref()), share) {
                 Ok(each) => {
                     for (index, outcome) in indexes.into_iter().zip(each) {
                         outcomes[index] = outcome;

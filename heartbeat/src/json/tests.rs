@@ -93,6 +93,45 @@ fn the_ends_of_the_range_of_numbers_are_read() {
 }
 
 #[test]
+fn a_value_of_every_kind_is_passed_over() {
+    for text in [
+        "{}",
+        "[]",
+        "[[], {\"a\": {}, \"b\": 1}]",
+        "\"\"",
+        "\"a\\n\"",
+        "true",
+        "false",
+        "null",
+        "0",
+        "-0",
+        "10",
+        "-1.5",
+        "0.25",
+        "1e5",
+        "2E-7",
+        "10.5e+12",
+        " [ 1 , \"\" ]\n",
+    ] {
+        assert!(serde_json::from_str::<Value>(text).is_ok(), "{text} is no JSON");
+        assert_eq!(read(text.as_bytes(), Reader::skip), Ok(()), "{text}");
+    }
+}
+
+/// The reader looks at eight bytes at a time.
+#[test]
+fn a_string_is_read_alike_wherever_in_it_a_character_stands() {
+    for place in 0..24 {
+        for byte in 0..0x80 {
+            let mut line = *b"\"xxxxxxxxxxxxxxxxxxxxxxxx\"";
+            line[1 + place] = byte;
+            let ours = read(&line, Reader::string).ok().map(|text| text.unwrap().into_owned());
+            assert_eq!(ours, serde_json::from_slice(&line).ok(), "{byte:#x} at {place}");
+        }
+    }
+}
+
+#[test]
 fn what_is_nearly_json_is_refused() {
     for text in [
         "[1 2]",
@@ -153,7 +192,30 @@ fn half_of_a_surrogate_pair_is_no_character() {
 }
 
 #[test]
+fn every_control_character_is_written_as_an_escape_and_every_escape_is_read() {
+    let text: String = ('\0'..='\u{7f}').collect();
+    let mut line = Vec::new();
+    write_string(&mut line, &text);
+    assert!(!line.iter().any(|byte| *byte < b' '));
+    assert_eq!(serde_json::from_slice::<String>(&line).unwrap(), text);
+    for line in [line, serde_json::to_vec(&text).unwrap(), escaped(&text).into_bytes()] {
+        assert_eq!(read(&line, Reader::string), Ok(Some(text.as_str().into())));
+    }
+    assert_eq!(read(br#""\/""#, Reader::string), Ok(Some("/".into())));
+}
+
+#[test]
 fn a_syntax_error_says_where() {
-    let failed = read(br#"{"a":1,}"#, Reader::skip).unwrap_err();
-    assert_eq!(failed.to_string(), "it is not JSON: no string at byte 7");
+    for (text, told) in [
+        (&br#"{"a":1,}"#[..], "no string at byte 7"),
+        (br#"["ab\x"]"#, "an unknown escape at byte 5"),
+        (br#"["ab\u12"]"#, "no four hexadecimal digits at byte 6"),
+        (b"[true, tru]", "no value at byte 7"),
+        (b"[1.]", "no digit at byte 3"),
+        (b"1 1", "text after its end at byte 2"),
+        (b"[\"\xff\"]", "bytes that are not UTF-8 at byte 2"),
+    ] {
+        let failed = read(text, Reader::skip).unwrap_err();
+        assert_eq!(failed.to_string(), format!("it is not JSON: {told}"));
+    }
 }

@@ -355,6 +355,7 @@ fn the_format_does_not_drift() {
 fn each_status_has_its_word_and_no_other_word_is_one() {
     let words = ["starting", "idle", "busy", "draining", "stopped"];
     assert_eq!(Status::ALL.map(Status::as_str), words);
+    assert_eq!(Status::ALL.map(|status| format!("{status:>8}")), words.map(|word| format!("{word:>8}")));
     for (status, word) in Status::ALL.into_iter().zip(words) {
         let read = Record::parse(with_text("status", &format!("{word:?}")).as_bytes());
         assert_eq!(read.map(|record| record.status), Ok(status));
@@ -498,6 +499,23 @@ fn another_version_is_refused_by_its_number() {
 }
 
 #[test]
+fn each_reason_why_bytes_are_no_record_is_a_sentence() {
+    for (corrupt, told) in [
+        (Corrupt::Empty, "it is empty"),
+        (Corrupt::TooLarge, "it is larger than 4096 bytes"),
+        (Corrupt::Missing("seq"), "it has no \"seq\""),
+        (Corrupt::Twice("seq"), "it has \"seq\" twice"),
+        (Corrupt::Value("seq"), "its \"seq\" has an impossible value"),
+        (Corrupt::Unsigned, "it is not signed"),
+        (Corrupt::Signature, "its signature is not right"),
+        (Corrupt::Stale, "it was signed too long ago"),
+        (Corrupt::Lasting, "it is said to be good for longer than it promises"),
+    ] {
+        assert_eq!(corrupt.to_string(), told);
+    }
+}
+
+#[test]
 fn a_process_id_is_a_positive_one_of_31_bits() {
     for pid in ["1", "2147483647"] {
         assert!(Record::parse(with_text("pid", pid).as_bytes()).is_ok(), "{pid}");
@@ -510,7 +528,8 @@ fn a_process_id_is_a_positive_one_of_31_bits() {
 #[test]
 fn an_id_is_32_hexadecimal_digits_in_lower_case() {
     let good = "0123456789abcdef0123456789abcdef";
-    assert!(Record::parse(with_text("id", &format!("{good:?}")).as_bytes()).is_ok());
+    let read = Record::parse(with_text("id", &format!("{good:?}")).as_bytes());
+    assert_eq!(read.map(|record| record.id.to_string()), Ok(good.to_owned()));
     for id in ["", &good[1..], &format!("{good}0"), &good.to_uppercase(), &format!("+{}", &good[1..])] {
         let read = Record::parse(with_text("id", &format!("{id:?}")).as_bytes());
         assert_eq!(read, Err(Corrupt::Value("id")), "{id}");

@@ -253,6 +253,17 @@ fn without_a_record_the_evidence_itself_decides() {
             Verdict::Corrupt,
             "there is no record in it: it is not JSON: no value at byte 7",
         ),
+        (Evidence::Lost { age_ms: 42_000 }, Verdict::Gone, "its process is no more, last beat 42 s ago"),
+        (
+            Evidence::Expired { age_ms: 42_000, promise_ms: Some(30_000) },
+            Verdict::Silent,
+            "no beat for 42 s (promised within 30 s)",
+        ),
+        (
+            Evidence::Expired { age_ms: 12_000, promise_ms: None },
+            Verdict::Silent,
+            "its promise ended 12 s ago",
+        ),
         (
             Evidence::Unreadable(io::ErrorKind::OutOfMemory),
             Verdict::Unknown,
@@ -288,6 +299,8 @@ fn each_verdict_means_for_liveness_and_readiness_what_the_table_says() {
     ];
     let ours = Verdict::ALL.map(|verdict| (verdict.as_str(), verdict.live(), verdict.ready()));
     assert_eq!(ours, table);
+    assert_eq!(Verdict::ALL.map(|verdict| verdict.to_string()), table.map(|(word, ..)| word));
+    assert_eq!(format!("{:>9}", Verdict::CutOff), "  cut off");
 }
 
 #[test]
@@ -547,7 +560,7 @@ fn well(mut record: Record) -> Record {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 1_000 }))]
 
     #[test]
     fn nobody_is_live_past_a_budget(

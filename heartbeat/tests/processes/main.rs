@@ -21,6 +21,8 @@ mod ends;
 mod failures;
 mod files;
 mod forks;
+#[cfg(all(feature = "endpoint", feature = "systemd"))]
+mod hangs;
 mod steps;
 mod torn;
 mod verdicts;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         failures::trials(),
         files::trials(),
         forks::trials(),
+        #[cfg(all(feature = "endpoint", feature = "systemd"))]
+        hangs::trials(),
         steps::trials(),
         torn::trials(),
         verdicts::trials(),

@@ -231,6 +231,8 @@ impl State {
             }
             ["error"] => return self.heartbeat().last_error().unwrap_or_default(),
             ["status"] => return self.heartbeat().status().to_string(),
+            #[cfg(feature = "endpoint")]
+            ["endpoint"] => return self.heartbeat().endpoint_address().unwrap().to_string(),
             ["pid"] => return std::process::id().to_string(),
             ["umask", mode] => drop(umask(Mode::from_bits_retain(octal(mode)))),
             ["unshare"] => {
@@ -262,7 +264,8 @@ impl State {
 
     fn start(&mut self, settings: &[&str]) -> String {
         let mut builder = Heartbeat::builder()
-            .environment(|_| None)
+            // What a test has given it alone, whatever this test runs in.
+            .environment(|name| std::env::var_os(format!("TEST_{name}")))
             .interval(Duration::from_millis(20))
             .promise(Duration::from_secs(30));
         for setting in settings {
@@ -272,6 +275,8 @@ impl State {
                 ("promise", ms) => builder.promise(millis(ms)),
                 ("budget", ms) => builder.loop_budget(millis(ms)),
                 ("start", ms) => builder.start_deadline(millis(ms)),
+                #[cfg(feature = "endpoint")]
+                ("endpoint", address) => builder.endpoint(address.parse().unwrap()),
                 ("mode", mode) => builder.file_mode(octal(mode)),
                 other => panic!("unknown setting {other:?}"),
             };

@@ -9,6 +9,7 @@ use heartbeat::record::Id;
 
 use crate::access::rights;
 use crate::servers::{SOON, Server, soon, until};
+use crate::signed::{OLD, keys};
 use crate::worker::Worker;
 
 struct Cluster(Vec<Server>);
@@ -95,9 +96,9 @@ fn a_worker_beats_through_a_migration_and_a_failover() {
         node.ask::<()>(&format!("{} +asking", rights(user)));
     }
     let url = |user: &str| cluster.url().replace("://", &format!("://{user}:S3cret@"));
-    let worker = Worker::start(&url("publisher"));
+    let worker = Worker::start_signed(&url("publisher"));
     worker.wait_published();
-    let mut fleet = Fleet::new(url("checker").parse().unwrap(), "c");
+    let mut fleet = Fleet::new(url("checker").parse().unwrap(), "c").signed(keys(OLD));
     assert_eq!(fleet.count(&["mail"], soon()).unwrap().queues, [1]);
     assert_eq!(fleet.members(&Cursor::default(), 10, soon()).unwrap().members.len(), 1);
     let witness = worker.witness();
@@ -111,7 +112,7 @@ fn a_worker_beats_through_a_migration_and_a_failover() {
     // One of the keys that a list is made of, and the records not yet.
     migrate("heartbeat:{c}:ready");
     let members = fleet.members(&Cursor::default(), 10, soon()).unwrap().members;
-    assert!(members.len() == 1 && members[0].takes_work && members[0].record().is_some(), "{members:?}");
+    assert!(members.len() == 1 && members[0].takes_work && members[0].is_trusted(), "{members:?}");
     for key in from.keys() {
         migrate(&key);
         // A half-moved set of keys is refused; that is a failure among others.
@@ -137,6 +138,7 @@ fn a_worker_beats_through_a_migration_and_a_failover() {
         fleet.count(&["mail"], soon()).is_ok_and(|counts| counts.queues == [1]).then_some(())
     });
     wait_beat(&worker);
+    assert!(fleet.named(&["w"], soon()).unwrap()[0].takes_work, "by the new master's clock, and signed");
     witness.assert_on_time();
     worker.heartbeat.stop().unwrap();
     until("no key anywhere", SOON, || {

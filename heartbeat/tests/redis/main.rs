@@ -9,6 +9,7 @@ mod outages;
 mod reading;
 mod sentinel;
 mod servers;
+mod signed;
 mod standalone;
 mod storm;
 mod tls;

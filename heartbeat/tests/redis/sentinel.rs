@@ -7,6 +7,7 @@ use heartbeat::fleet::{ErrorKind, Fleet};
 
 use crate::access::rights;
 use crate::servers::{SOON, Server, soon, until};
+use crate::signed::{OLD, keys};
 use crate::worker::{INTERVAL, Witness, Worker, builder};
 
 /// A master, its replica, and a Sentinel that knows both.
@@ -38,7 +39,7 @@ fn url(sentinel: &Server) -> String {
 #[test]
 fn a_worker_follows_a_failover_from_a_dead_master() {
     let (mut master, replica, sentinel) = group();
-    let worker = Worker::start(&url(&sentinel));
+    let worker = Worker::start_signed(&url(&sentinel));
     worker.wait_published();
     until("the beat at the master", SOON, || (!master.keys().is_empty()).then_some(()));
     let witness = worker.witness();
@@ -47,6 +48,9 @@ fn a_worker_follows_a_failover_from_a_dead_master() {
         replica.try_ask::<String>("INFO replication").ok()?.contains("role:master").then_some(())
     });
     worker_is_at(&worker, &sentinel);
+    let mut fleet = Fleet::new(url(&sentinel).parse().unwrap(), "c").signed(keys(OLD));
+    let member = fleet.named(&["w"], soon()).unwrap().pop().unwrap();
+    assert!(member.is_trusted() && member.takes_work, "{member:?}");
     witness.assert_on_time();
     worker.heartbeat.stop().unwrap();
     assert_eq!(replica.keys(), Vec::<String>::new());

@@ -11,6 +11,7 @@ use heartbeat::{Builder, Heartbeat};
 use tempfile::TempDir;
 
 use crate::servers::{SOON, until};
+use crate::signed::{OLD, keys};
 
 pub const INTERVAL: Duration = Duration::from_millis(500);
 pub const PROMISE: Duration = Duration::from_secs(3);
@@ -29,6 +30,12 @@ pub struct Worker {
 impl Worker {
     pub fn start(url: &str) -> Self {
         Self::with(builder().redis(url).queues(["mail"]).interval(INTERVAL).promise(PROMISE))
+    }
+
+    /// The same, with signed records.
+    pub fn start_signed(url: &str) -> Self {
+        let builder = builder().redis(url).queues(["mail"]).interval(INTERVAL).promise(PROMISE);
+        Self::with(builder.signing_keys(keys(OLD)))
     }
 
     pub fn with(builder: Builder) -> Self {

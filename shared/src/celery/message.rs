@@ -188,13 +188,12 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST_NAME && !name.chars().any(char::is_control)
 }
 
-/// So much of an answer as fits into a sentence.
+/// So much of an answer as fits into a sentence, and nothing that steers a terminal, of which JSON lets some pass.
 pub fn short(answer: &str) -> String {
     const LONGEST: usize = 60;
-    match answer.char_indices().nth(LONGEST) {
-        Some((at, _)) => format!("{}…", &answer[..at]),
-        None => answer.to_owned(),
-    }
+    let end = answer.char_indices().nth(LONGEST);
+    let shown = answer[..end.map_or(answer.len(), |(at, _)| at)].replace(char::is_control, " ");
+    if end.is_some() { shown + "…" } else { shown }
 }
 
 #[cfg(test)]

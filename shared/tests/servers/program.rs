@@ -33,11 +33,12 @@ pub fn until<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
 
 /// A port of 127.0.0.1 that nobody listened on just now, and that no connection takes by chance.
 pub fn free_port() -> u16 {
-    // Below the ports that the kernel gives to connections; nodes of a Redis Cluster talk to each other 10,000 above.
+    // Below the ports that the kernel gives to connections; nodes of a Redis Cluster talk to each other 10,000 above, where no server
+    // is, or one would be met there by who only tries the port.
     static TRIED: AtomicU32 = AtomicU32::new(0);
     until("a free port", || {
         let tried = TRIED.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + u16::try_from((std::process::id() * 131 + tried) % 12_000).unwrap();
+        let port = 10_000 + u16::try_from((std::process::id() * 131 + tried) % 10_000).unwrap();
         [port, port + 10_000]
             .iter()
             .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())

@@ -1,20 +1,32 @@
-"""What the heartbeat costs a Celery worker: tasks a second with and without it, and the time of its import.
+"""What the heartbeat costs a Celery worker: tasks a second and processor time with and without it, and the time of its import.
 
-Two workers of a pool stand side by side, one with the bootstep and one without, and take turns: each has a burst of tasks to do while the other
-waits, first one first, then the other. A pair of bursts gives one ratio, and the median of the ratios is told, so that what else goes
-on on the machine meets both alike. No test: it wants a machine with nothing else to do, and says so.
+A worker with the bootstep has bursts of tasks to do, and lays the bootstep down for every other one: what it does for tasks and in the
+loop. Two bursts beside each other give one ratio, so that what else goes on on the machine meets both alike, and both are done by one
+process: two of one program differ by some percent by where their memory happens to lie. The interval around the median of all ratios is
+that of drawing workers anew, and the bursts of each. What a worker does beside tasks, its beats among it, is measured of two that have no task, one with
+the bootstep and one without.
+
+And what a task takes of a worker's main process is counted, instruction by instruction, by valgrind: that is the same on any machine, whatever
+else it does.
+
+No test: it wants a machine with nothing else to do, and says what else it had.
 """
 
 import argparse
 import json
 import os
+import random
+import re
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 from celery import Celery
 from redis import Redis
@@ -25,27 +37,27 @@ HERE = Path(__file__).parent
 
 
 class Worker(harness.Program):
-    def __init__(self, pool, url, file):
+    def __init__(self, pool, url, file, under=(), arguments=(), **more):
         self.queue = f"q-{uuid.uuid4().hex[:8]}"
-        env = {"BROKER_URL": url, "QUEUE": self.queue, "PYTHONDONTWRITEBYTECODE": 1, "PYTHONUNBUFFERED": 1}
+        env = {"BROKER_URL": url, "QUEUE": self.queue, "PYTHONDONTWRITEBYTECODE": 1, "PYTHONUNBUFFERED": 1} | more
         if file:
             env["BEAT_FILE"] = file
         command = [sys.executable, "-m", "celery", "-A", "bench_app", "worker", "--loglevel", "WARNING", "--pool", pool]
-        command += ["--concurrency", "1", "--hostname", f"{self.queue}@bench"]
-        super().__init__(command, env=harness.environment(**env), cwd=HERE)
+        command += ["--concurrency", "1", "--hostname", f"{self.queue}@bench", *arguments]
+        super().__init__([*under, *command], env=harness.environment(**env), cwd=HERE)
 
 
 class Line:
     """The way of tasks to a worker and of word that the last is done, written by hand: what is measured is the worker."""
 
     def __init__(self, url):
-        self.redis, self.app = Redis.from_url(url, socket_timeout=180), Celery("bench", broker=url)
+        self.redis, self.app = Redis.from_url(url, socket_timeout=900), Celery("bench", broker=url)
         self._templates = {}
 
     def template(self, queue):
-        """A message as Celery itself sends it, taken from the broker before a worker is there to do so."""
-        self.app.send_task("nothing", queue=queue)
-        return self.redis.rpop(queue)
+        """A message as Celery itself sends it, to a queue that no worker takes it from."""
+        self.app.send_task("nothing", queue=f"template-{queue}")
+        return self.redis.rpop(f"template-{queue}").replace(f"template-{queue}".encode(), queue.encode())
 
     def burst(self, queue, template, tasks):
         """Seconds from the first message to the end of the last task."""
@@ -59,7 +71,7 @@ class Line:
             messages.append(json.dumps(message))
         begin = time.perf_counter()
         self.redis.lpush(queue, *messages)
-        assert self.redis.blpop(f"done-{queue}", timeout=120), "the last task was done"
+        assert self.redis.blpop(f"done-{queue}", timeout=600), "the last task was done"
         return time.perf_counter() - begin
 
 
@@ -72,50 +84,146 @@ def cpu(worker):
     return nanoseconds / 1e9
 
 
-def middle(ratios):
-    """The median of the ratios, and the standard error of that, in words."""
-    error = 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
-    # The middle half tells what is usual: a burst that something else disturbed is in neither the median nor this.
-    quarters = statistics.quantiles(ratios, n=4)
-    robust = min(error, 1.25 * (quarters[2] - quarters[0]) / 1.35 / len(ratios) ** 0.5)
-    return f"{statistics.median(ratios) - 1:+.2%} ± {robust:.2%}"
+def middle(by_worker, draws=2000):
+    """The median of the ratios of all workers, and where 19 of 20 draws have it: percent more than 1, in words."""
+    chance = random.Random(1)
+    medians = []
+    for _ in range(draws):
+        drawn = chance.choices(by_worker, k=len(by_worker))
+        medians.append(statistics.median(ratio for ratios in drawn for ratio in chance.choices(ratios, k=len(ratios))))
+    medians.sort()
+    low, high = medians[draws // 40], medians[-draws // 40]
+    return f"{statistics.median(ratio for ratios in by_worker for ratio in ratios) - 1:+.2%} ({low - 1:+.2%} to {high - 1:+.2%})"
 
 
-def throughput(pool, rounds, tasks):
+def throughput(pool, workers, rounds, tasks):
+    measured = [alternating(pool, rounds, tasks) for _ in range(workers)]
+    wall = [[took["with"] / took["without"] for took, _ in bursts] for bursts in measured]
+    processor = [[spent["with"] / spent["without"] for _, spent in bursts] for bursts in measured]
+    bursts = [burst for bursts in measured for burst in bursts]
+    rate = {name: tasks / statistics.median(took[name] for took, _ in bursts) for name in ("without", "with")}
+    a_task = {name: statistics.median(spent[name] for _, spent in bursts) / tasks * 1e6 for name in rate}
+    print(
+        f"{pool:8} {rate['without']:5.0f} tasks/s without, {rate['with']:5.0f} with: a burst takes {middle(wall)} of time,"
+        f" {middle(processor)} of the processor's; {a_task['without']:.0f} us of that a task without, {a_task['with']:.0f} with"
+        f" ({workers} workers, {rounds} pairs of bursts each, {tasks} tasks a burst)",
+        flush=True,
+    )
+
+
+def alternating(pool, rounds, tasks):
+    """What the bursts of one worker took, in pairs: of the clock and of the processor."""
     with tempfile.TemporaryDirectory(prefix="heartbeat-bench-") as folder:
         redis = harness.start_redis(folder)
-        line = Line(redis.url)
-        workers = {"without": Worker(pool, redis.url, None), "with": Worker(pool, redis.url, Path(folder) / "beat")}
+        line, file, now = Line(redis.url), Path(folder) / "beat", Path(folder) / "now"
+        worker = Worker(pool, redis.url, file, NOW=now)
         try:
-            templates = {}
-            for name, worker in workers.items():
-                # Its own words are not there at this level of the log: the first task says that it is ready.
-                templates[name] = line.template(f"template-{worker.queue}")
-                templates[name] = templates[name].replace(f"template-{worker.queue}".encode(), worker.queue.encode())
-                line.burst(worker.queue, templates[name], tasks)
-            assert harness.verdict(Path(folder) / "beat").name == "alive"
-            wall, processor, seconds, of_processor = [], [], {"with": [], "without": []}, []
-            for turn in range(rounds):
+            # Its own words are not there at this level of the log: the first task says that it is ready.
+            template = line.template(worker.queue)
+            name = "with"
+            for _ in range(6):
+                line.burst(worker.queue, template, tasks)
+                name = other(worker, now, name)
+            assert harness.verdict(file).name == "alive"
+            bursts = []
+            for _ in range(rounds):
                 took, spent = {}, {}
-                for name in ("with", "without") if turn % 2 else ("without", "with"):
-                    worker = workers[name]
+                for turn in range(2):
+                    name = other(worker, now, name) if turn else name
                     begin = cpu(worker)
-                    took[name] = line.burst(worker.queue, templates[name], tasks)
+                    took[name] = line.burst(worker.queue, template, tasks)
                     spent[name] = cpu(worker) - begin
-                    seconds[name].append(took[name])
-                wall.append(took["with"] / took["without"])
-                processor.append(spent["with"] / spent["without"])
-                of_processor.append(spent["without"] / tasks * 1e3)
+                bursts.append((took, spent))
+            return bursts
+        finally:
+            worker.end()
+            redis.end()
+
+
+def other(worker, now, name):
+    """Has it lay the bootstep down, or take it up again."""
+    name = "without" if name == "with" else "with"
+    worker.signal(signal.SIGUSR2)
+    harness.until(lambda: now.exists() and now.read_text() == name, what=f"the worker is {name} the bootstep")
+    return name
+
+
+def beside(pool, seconds=20):
+    """Processor time of a worker that has nothing to do, with the bootstep and without."""
+    with tempfile.TemporaryDirectory(prefix="heartbeat-bench-") as folder:
+        redis = harness.start_redis(folder)
+        line, file = Line(redis.url), Path(folder) / "beat"
+        workers = {"without": Worker(pool, redis.url, None), "with": Worker(pool, redis.url, file)}
+        try:
+            for worker in workers.values():
+                line.burst(worker.queue, line.template(worker.queue), 50)
+            begin = {name: cpu(worker) for name, worker in workers.items()}
+            time.sleep(seconds)
+            spent = {name: (cpu(worker) - begin[name]) / seconds * 1e3 for name, worker in workers.items()}
         finally:
             for worker in workers.values():
                 worker.end()
             redis.end()
-    rate = {name: tasks / statistics.median(each) for name, each in seconds.items()}
-    print(
-        f"{pool:8} {rate['without']:6.0f} tasks/s without, {rate['with']:6.0f} with; a burst takes {middle(wall)}, and {middle(processor)}"
-        f" of processor time, {statistics.median(of_processor):.2f} ms a task without (medians of {rounds} pairs of {tasks} tasks, and their standard errors)",
-        flush=True,
-    )
+    print(f"{pool:8} with nothing to do: {spent['without']:.2f} ms of a second without, {spent['with']:.2f} with", flush=True)
+
+
+def counted(pool, tasks):
+    """Instructions that a task takes in the worker's main process, with the bootstep and without."""
+    count = {name: instructions(pool, name == "with", tasks) for name in ("without", "with")}
+    more = count["with"] - count["without"]
+    print(f"{pool:8} {count['without']:,.0f} instructions a task without, {more:,.0f} more with: {more / count['without']:+.2%}", flush=True)
+
+
+def instructions(pool, probed, tasks):
+    with tempfile.TemporaryDirectory(prefix="heartbeat-bench-") as folder:
+        redis = harness.start_redis(folder)
+        under = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={folder}/counted"]
+        quiet = ["--without-heartbeat", "--without-gossip", "--without-mingle"]
+        worker = Worker(pool, redis.url, Path(folder) / "beat" if probed else None, under, quiet, PYTHONHASHSEED=0, STILL=1)
+        try:
+            line = Line(redis.url)
+            template = line.template(worker.queue)
+            line.burst(worker.queue, template, 50)
+            for order in ("--instr=on", "--zero"):
+                subprocess.run(["callgrind_control", order, str(worker.pid)], check=True, capture_output=True)
+            line.burst(worker.queue, template, tasks)
+            subprocess.run(["callgrind_control", "--dump", str(worker.pid)], check=True, capture_output=True)
+            (totals,) = re.findall(r"^totals: (\d+)", Path(folder, "counted.1").read_text(), re.MULTILINE)
+            return int(totals) / tasks
+        finally:
+            worker.end()
+            redis.end()
+
+
+def by_itself(calls=300, rounds=200):
+    """What the bootstep does for one task, called again and again with all of it in the processor's cache: the least of it."""
+    import heartbeat
+    from celery.concurrency.base import apply_target
+    from heartbeat.celery import _Probe, _Settings
+
+    def nothing(*_):
+        return False, None, 0.0
+
+    def pool(target, args=None, kwargs=None, **options):
+        return apply_target(target, args, kwargs, **options)
+
+    def least(apply):
+        callbacks = {f"{name}callback": nothing for name in ("accept_", "timeout_", "", "error_")}
+        times = []
+        for _ in range(rounds):
+            begin = time.thread_time()
+            for _ in range(calls):
+                apply(nothing, args=("nothing",), soft_timeout=None, timeout=None, correlation_id="id", **callbacks)
+            times.append((time.thread_time() - begin) / calls)
+        return min(times) * 1e6
+
+    worker = SimpleNamespace(hub=True, concurrency=1, time_limit=None, soft_time_limit=None, pool=None)
+    with heartbeat.Heartbeat(file=False) as beating:
+        probe = _Probe(beating, _Settings(Celery(), "bench"), worker)
+        for probe.in_children in (False, True):
+            words = "prefork" if probe.in_children else "solo"
+            print(f"the bootstep by itself, {words}: {least(partial(probe.apply, pool)) - least(pool):.1f} us a task", flush=True)
+        probe.watch.end()
 
 
 def imports(rounds=15):
@@ -133,13 +241,23 @@ def imports(rounds=15):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", action="append", choices=["prefork", "solo", "threads", "gevent"])
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=4, help="one after another")
+    parser.add_argument("--rounds", type=int, default=120, help="pairs of bursts for each worker")
+    parser.add_argument("--tasks", type=int, default=100, help="in a burst")
+    parser.add_argument("--counted", action="store_true", help="count the instructions, and nothing else")
     options = parser.parse_args()
+    before = os.getloadavg()[0]
+    pools = options.pool or ["prefork", "solo", "threads", "gevent"]
+    for pool in pools:
+        counted(pool, 2 * options.tasks)
+    if options.counted:
+        return
     imports()
-    for pool in options.pool or ["prefork", "solo", "threads"]:
-        throughput(pool, options.rounds, options.tasks)
-    print(f"load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    by_itself()
+    for pool in pools:
+        beside(pool)
+        throughput(pool, options.workers, options.rounds, options.tasks)
+    print(f"load average {before:.1f} before, {os.getloadavg()[0]:.1f} at the end, on {os.cpu_count()} processors")
 
 
 main()

@@ -95,12 +95,19 @@ ROWS = [
     Row(
         "hung at start",
         "started again, hung before its first tick",
-        "not alive",
-        ("gone",),
+        "alive until the start's deadline, then not",
+        ("starting", "start overdue"),
         NEVER,
         by_default=True,
     ),
     Row("two, the dead", "two on one host, FOJ's file for both: the dead one", "not alive", ("gone",), NEVER),
+    Row(
+        "one path",
+        "two on one host with one path, the first killed",
+        "not alive, until the second has the file",
+        ("gone", "alive"),
+        NEVER,
+    ),
 ]
 
 CELLS = [(row, pool, transport) for row in ROWS for transport in TRANSPORTS for pool in row.pools]

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from celery import Celery, signals
+from celery import Celery, bootsteps
 from celery.exceptions import SoftTimeLimitExceeded
 
 app = Celery("orders", broker=os.environ["BROKER_URL"])
@@ -36,12 +36,15 @@ if ours := os.environ.get("OUR_SETTINGS"):
 
 if os.environ.get("HANG"):
 
-    @signals.worker_init.connect
-    def hang(**_):
-        """As a worker that waits for ever for what it needs before its first tick."""
-        print("hanging", flush=True)
-        while True:
-            time.sleep(60)
+    class Hang(bootsteps.StartStopStep):
+        """As a worker that waits for ever for what it needs before its first tick: all but its loop has started."""
+
+        def start(self, _):
+            print("hanging", flush=True)
+            while True:
+                time.sleep(60)
+
+    app.steps["consumer"].add(Hang)
 
 
 def say(mark):

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heartbeat::fleet::{Beat, Error, ErrorKind, Fleets, News, Url};
+use heartbeat::fleet::{Beat, Error, ErrorKind, Fleets, News};
 
 use super::roster::{Errand, What};
 use super::wake::Wake;
@@ -34,10 +34,9 @@ pub struct Carrier {
 
 impl Carrier {
     /// Starts the thread. `interval_ms` is how old a beat may be on its way.
-    pub fn start(url: Url, interval_ms: u64, wake: Arc<Wake>) -> io::Result<Self> {
+    pub fn start(mut fleets: Fleets, interval_ms: u64, wake: Arc<Wake>) -> io::Result<Self> {
         let (loads, taken) = sync_channel::<(Vec<Errand>, Instant)>(1);
         let (given, outcomes) = sync_channel(1);
-        let mut fleets = Fleets::new(url);
         thread::Builder::new().name("redis".to_owned()).spawn(move || {
             for (errands, until) in taken {
                 let outcome = carry(&mut fleets, errands, interval_ms, until);

@@ -15,6 +15,7 @@ from django_q.conf import Conf, logger
 
 import heartbeat
 
+from .._outside import frames_from, is_stopped
 from . import settings
 from .slot import State
 
@@ -267,10 +268,13 @@ class Worker:
         if not state.inside:
             return
         if left is not None and not self._has_deadline:
-            self._start(beats, state, left)
             self._has_deadline = True
+            if self._task:
+                self._task.due_within(left)
+            else:
+                self._task = beats.task(state.name, left)
         elif self._task is None and time.monotonic() - state.since >= EVERY:
-            self._start(beats, state, otherwise)
+            self._task = beats.task(state.name, otherwise)
 
     def ended(self, beats: heartbeat.Heartbeat, state: State | None) -> None:
         """The process is no more; what it had begun and not ended has failed."""
@@ -278,11 +282,6 @@ class Worker:
             self._count(beats, state)
         if self._task:
             self._task.fail()
-
-    def _start(self, beats: heartbeat.Heartbeat, state: State, deadline: float | None) -> None:
-        if self._task:
-            self._task.done()
-        self._task = beats.task(state.name, deadline)
 
     def _count(self, beats: heartbeat.Heartbeat, state: State) -> None:
         """Ends what has ended since the last look, and counts what came and went between two looks."""
@@ -344,21 +343,11 @@ def has_more(queue: Any) -> bool:
     return bool(queue._reader.poll())
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether the process exists, and does not run until it is told to."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            return file.read(512).rpartition(b") ")[2][:1] in (b"T", b"t")
-    except OSError:
-        return False
-
-
 def is_outside(frame: Any) -> bool:
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
+    for one in frames_from(frame):
+        module = one.f_globals.get("__name__", "")
         if module.startswith(OUTSIDE_PACKAGES):
             return True
-        if module in OUTSIDE and OUTSIDE[module] in (None, frame.f_code.co_name):
+        if module in OUTSIDE and OUTSIDE[module] in (None, one.f_code.co_name):
             return True
-        frame = frame.f_back
     return False

@@ -89,18 +89,19 @@ fn a_record_is_judged_on_the_servers_clock_whatever_the_workers_said() {
         Member { age_ms: Some(age_ms), found, ..member }
     };
     let verdict = |age_ms, found, max_age_ms| aged(age_ms, found).judge(max_age_ms).verdict;
-    let found = || Found::of(record.id, &record.cluster, &line);
+    let found = || Found::of((record.id, &record.cluster), &line, None, 0);
     assert_eq!(verdict(record.promise_ms, found(), None), Verdict::Alive);
     assert_eq!(verdict(record.promise_ms + 1, found(), None), Verdict::Silent);
     assert_eq!(verdict(60, found(), Some(50)), Verdict::Silent);
     assert_eq!(verdict(u64::MAX, found(), None), Verdict::Silent);
     assert_eq!(verdict(0, Found::Nothing, None), Verdict::Unknown);
-    let other = Found::of(Id(record.id.0 ^ 1), &record.cluster, &line);
+    let other = Found::of((Id(record.id.0 ^ 1), &record.cluster), &line, None, 0);
     assert_eq!(verdict(0, other, None), Verdict::Corrupt);
-    assert_eq!(verdict(0, Found::of(record.id, "elsewhere", &line), None), Verdict::Corrupt);
-    assert_eq!(verdict(0, Found::of(record.id, &record.cluster, &bulk("{}")), None), Verdict::Corrupt);
+    assert_eq!(verdict(0, Found::of((record.id, "elsewhere"), &line, None, 0), None), Verdict::Corrupt);
+    let none = Found::of((record.id, &record.cluster), &bulk("{}"), None, 0);
+    assert_eq!(verdict(0, none, None), Verdict::Corrupt);
     let large = Value::BulkString(vec![b'x'; MAX_BYTES + 1]);
-    assert!(aged(0, Found::of(record.id, &record.cluster, &large)).record().is_none());
+    assert!(aged(0, Found::of((record.id, &record.cluster), &large, None, 0)).record().is_none());
 }
 
 #[test]

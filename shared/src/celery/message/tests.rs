@@ -62,6 +62,7 @@ fn a_reply_that_is_no_pong_tells_what_it_is() {
         (r#"{"error":"boom"}"#, "did not reply with pong, but with {\"error\":\"boom\"}"),
         (r#"{"ok":"ping"}"#, "did not reply with pong, but with {\"ok\":\"ping\"}"),
         ("null", "did not reply with pong, but with null"),
+        ("{\"ok\u{7f}\u{9b}\":1}", "did not reply with pong, but with {\"ok  \":1}"),
     ] {
         assert_eq!(pong(&serde_json::from_str(answer).unwrap()), Err(says.to_owned()));
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use heartbeat::fleet::{Fleet, Url};
+use heartbeat::fleet::{Fleet, SigningKeys, Url};
 use nix::unistd::gethostname;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,6 +34,9 @@ pub struct Cluster {
     /// The Redis that its workers beat to, as in `$HEARTBEAT_REDIS_URL`: `redis://`, `rediss://`, `unix://`, `redis+sentinel://` or
     /// `redis+cluster://`.
     redis: Secret,
+    /// What their records are signed with, as in `$HEARTBEAT_KEY`: then only workers whose records are rightly signed count, and who
+    /// is not signed is a warning. Two keys while one takes the place of the other, with a space between them.
+    key: Option<Secret>,
     /// How many workers there are at least. Without it 1, or what `min_percent` says.
     min: Option<u64>,
     /// How many there are at least as a share of `expected`, in percent and rounded up.
@@ -88,6 +91,10 @@ impl Settings for Cluster {
         if let Err(invalid) = &url {
             refuse("redis", format!("the URL cannot be used: {invalid}"));
         }
+        let signing = self.key.as_ref().map(|key| key.expose().parse::<SigningKeys>()).transpose();
+        if let Err(invalid) = &signing {
+            refuse("key", invalid.to_string());
+        }
         let host = self.host.as_deref().map(host).transpose();
         if let Err(why) = &host {
             refuse("host", (*why).to_owned());
@@ -99,8 +106,11 @@ impl Settings for Cluster {
         if self.queues.keys().chain(&self.expect).any(String::is_empty) {
             mistakes.push(Mistake::together("the name of a queue or of a worker is empty"));
         }
-        let (Ok(url), Ok(host), true) = (url, host, mistakes.is_empty()) else { return Err(mistakes) };
+        let (Ok(url), Ok(signing), Ok(host), true) = (url, signing, host, mistakes.is_empty()) else {
+            return Err(mistakes);
+        };
         let mut question = Question::new(url, self.cluster);
+        question.signing = signing;
         question.question.policy = Policy {
             want: self.want,
             min: self.min,
@@ -205,10 +215,10 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_told_at_once_and_no_part_of_the_url() {
-        let wrong = json!({ "cluster": "orders", "redis": "http://S3cret", "expected": 4, "expect": [""] });
+        let wrong = json!({ "cluster": "orders", "redis": "http://S3cret", "key": "S3cret", "expected": 4, "expect": [""] });
         let mistakes = build(wrong).unwrap_err();
         let keys: Vec<_> = mistakes.iter().map(|mistake| mistake.key).collect();
-        assert_eq!(keys, [Some("redis"), Some("expected"), None]);
+        assert_eq!(keys, [Some("redis"), Some("key"), Some("expected"), None]);
         assert!(!format!("{mistakes:?}").contains("S3cret"));
     }
 

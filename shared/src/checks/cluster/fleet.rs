@@ -7,10 +7,10 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use heartbeat::duration::Human;
-use heartbeat::fleet::{Error, Fleet, MAX_PAGE, Member, Url};
+use heartbeat::fleet::{Error, Fleet, MAX_PAGE, Member, SigningKeys, Url};
 use heartbeat::record::Id;
 
-use super::{Answer, Facts, Listed, MOST_LISTED, Missing, Question, Roll, Silent};
+use super::{Answer, Facts, Listed, MOST_LISTED, Missing, NAMED_IN_A_SENTENCE, Question, Roll, Silent};
 #[cfg(feature = "run")]
 use crate::check::{Counts, Worker, Workers};
 use crate::checks::worker::Want;
@@ -27,6 +27,8 @@ const MOST_TEXT: usize = 64 << 20;
 pub struct Settings {
     /// The Redis that the workers beat to.
     pub url: Url,
+    /// What the workers' records are signed with: then only those that are count.
+    pub signing: Option<SigningKeys>,
     /// What is asked.
     pub question: Question,
 }
@@ -35,12 +37,16 @@ impl Settings {
     /// The question whether at least one worker of the cluster can take work.
     pub fn new(url: Url, cluster: impl Into<String>) -> Self {
         let question = Question::new("heartbeat", &url, cluster);
-        Self { url, question }
+        Self { url, signing: None, question }
     }
 
     /// The connection to ask over. It can be kept from one question to the next.
     pub fn fleet(&self) -> Fleet {
-        Fleet::new(self.url.clone(), self.question.cluster.as_str())
+        let fleet = Fleet::new(self.url.clone(), self.question.cluster.as_str());
+        match &self.signing {
+            Some(keys) => fleet.signed(keys.clone()),
+            None => fleet,
+        }
     }
 
     /// Asks, and judges. Takes no longer than `until`.
@@ -68,23 +74,32 @@ impl Settings {
 
     fn learn(&self, fleet: &mut Fleet, until: Instant) -> Result<(Facts, Option<Roll>), Untold> {
         let one_by_one = self.is_counted_one_by_one();
-        let roll = if one_by_one || self.question.list { Some(self.roll(fleet, until)?) } else { None };
-        let mut facts = match &roll {
-            Some(roll) if one_by_one && roll.more => return Err(Untold::TooMany),
-            Some(roll) if one_by_one => self.question.policy.tally(roll),
-            _ => self.count(fleet, until)?,
+        let read = if one_by_one || self.question.list { Some(self.roll(fleet, until)?) } else { None };
+        let (mut facts, roll) = match read {
+            Some((roll, _)) if one_by_one && roll.more => return Err(Untold::TooMany),
+            Some((roll, distrusted)) if one_by_one => {
+                let mut facts = self.question.policy.tally(&roll);
+                facts.warnings.extend(warning(&self.question.cluster, &distrusted));
+                let mut workers = roll.workers;
+                workers.extend(distrusted.into_iter().map(|(listed, _)| listed));
+                (facts, Some(Roll::new(workers, false)))
+            }
+            Some((roll, _)) => (self.count(fleet, until)?, Some(roll)),
+            None => (self.count(fleet, until)?, None),
         };
         facts.missing = self.missing(fleet, until)?;
         Ok((facts, roll))
     }
 
-    /// Redis keeps no count for a host, nor for the workers of a queue that do not take work.
+    /// Redis keeps no count for a host, nor for the workers of a queue that do not take work, nor one that is signed.
     fn is_counted_one_by_one(&self) -> bool {
-        self.question.host.is_some()
+        self.signing.is_some()
+            || self.question.host.is_some()
             || (self.question.policy.want == Want::Live && !self.question.policy.queues.is_empty())
     }
 
-    fn roll(&self, fleet: &mut Fleet, until: Instant) -> Result<Roll, Error> {
+    /// The workers; and apart from them those that seem to beat and are not to be trusted, each with the reason.
+    fn roll(&self, fleet: &mut Fleet, until: Instant) -> Result<(Roll, Vec<Distrusted>), Error> {
         let host = self.question.host.as_deref();
         // Who takes work and has no record, by its place in the list.
         let (mut evicted, mut place) = (Vec::new(), 0);
@@ -93,14 +108,23 @@ impl Settings {
                 evicted.push((place, member.id));
             }
             place += 1;
-            Listed::of(member)
+            let why = (member.is_fresh() && !member.is_trusted()).then(|| member.judge(None).to_string());
+            (Listed::of(member), why)
         };
-        let (mut workers, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
+        let (read, more) = read_all(fleet, host, MOST_LISTED, until, keep)?;
+        // None of those moves to another place: where anybody is distrusted, who has no record takes no work.
+        let (mut workers, mut distrusted) = (Vec::with_capacity(read.len()), Vec::new());
+        for (listed, why) in read {
+            match why {
+                Some(why) => distrusted.push((listed, why)),
+                None => workers.push(listed),
+            }
+        }
         self.place_evicted(fleet, &evicted, &mut workers, until)?;
         drop_succeeded(&mut workers, |listed| {
             (&listed.worker, listed.fresh, listed.age_ms.unwrap_or_default())
         });
-        Ok(Roll::new(workers, more))
+        Ok((Roll::new(workers, more), distrusted))
     }
 
     /// Of a worker whose record was evicted, the index still knows whether it takes work from the queues of the policy.
@@ -166,6 +190,7 @@ impl Settings {
             Some(member) if !member.is_fresh() => {
                 Some(format!("silent for {}", Human(member.age_ms.unwrap_or_default())))
             }
+            Some(member) if !member.is_trusted() => Some(format!("is not trusted ({})", member.judge(None))),
             Some(member) if self.question.policy.want == Want::Ready && !member.takes_work => {
                 let judgement = member.judge(None);
                 Some(format!("takes no work ({}: {judgement})", judgement.verdict))
@@ -173,6 +198,23 @@ impl Settings {
             Some(_) => None,
         }
     }
+}
+
+/// A worker that does not count, because nothing proves that it is one, and the reason.
+type Distrusted = (Listed, String);
+
+/// Names them, a few of them.
+fn warning(cluster: &str, distrusted: &[Distrusted]) -> Option<String> {
+    if distrusted.is_empty() {
+        return None;
+    }
+    let name = |(listed, why): &Distrusted| format!("{cluster}@{} ({why})", listed.worker);
+    let named: Vec<_> = distrusted.iter().take(NAMED_IN_A_SENTENCE).map(name).collect();
+    let more = match distrusted.len() - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("not trusted: {}{more}", named.join(", ")))
 }
 
 /// Why there are no facts.
@@ -193,7 +235,7 @@ impl Listed {
             id: Some(member.id.to_string()),
             verdict: member.judge(None).verdict,
             age_ms: member.age_ms,
-            fresh: member.is_fresh(),
+            fresh: member.is_fresh() && member.is_trusted(),
             takes_work: member.takes_work,
             queues: member.record().map(|record| record.queues.clone()).unwrap_or_default(),
             tasks: None,
