@@ -208,6 +208,7 @@ impl Publisher {
                 self.pace.due = next(self.pace.due, self.pace.interval, now);
                 self.folder.attend(&mut self.roster, now);
                 self.roster.recheck();
+                self.folder.look_again(&self.roster.gone(true), &mut self.roster);
                 self.pace.beats_due = true;
             }
             // The looks may have taken their time.
@@ -305,6 +306,7 @@ impl Publisher {
             self.roster.done(&outcome.told);
             self.pace.answered = outcome.answered;
         }
+        self.folder.look_again(&self.roster.gone(false), &mut self.roster);
         let mut errands = self.roster.farewell();
         let first = if self.pace.answered { errands.len() } else { PROBE };
         let rest = errands.split_off(errands.len().min(first));

@@ -88,9 +88,14 @@ impl Folder {
     /// Looks at the files of which the kernel told.
     pub fn look(&mut self, roster: &mut Roster) {
         let names = std::mem::take(&mut lock(&self.changes).names);
+        self.look_again(&names, roster);
+    }
+
+    /// Looks at these files, whatever the kernel has told.
+    pub fn look_again<'a>(&mut self, names: impl IntoIterator<Item = &'a OsString>, roster: &mut Roster) {
         for name in names {
-            let stamp = stamp(&self.path.join(&name)).ok();
-            self.look_at(&name, stamp, roster);
+            let stamp = stamp(&self.path.join(name)).ok();
+            self.look_at(name, stamp, roster);
         }
     }
 
@@ -170,7 +175,13 @@ impl Folder {
 
     fn look_at(&mut self, name: &OsStr, stamp: Option<Stamp>, roster: &mut Roster) {
         let path = self.path.join(name);
-        let seen = observe(&path, self.owner);
+        let mut seen = observe(&path, self.owner);
+        let mut verdict = seen.judge(None).verdict;
+        if verdict == Verdict::Gone {
+            // Between the look at the file and that for the process it may have stopped, and taken the file away first.
+            seen = observe(&path, self.owner);
+            verdict = seen.judge(None).verdict;
+        }
         match &seen {
             Observation::Missing(io::ErrorKind::NotFound) => {
                 self.strangers.remove(name);
@@ -180,7 +191,7 @@ impl Folder {
                 }
                 return;
             }
-            Observation::Record(_) if seen.judge(None).verdict != Verdict::Corrupt => {
+            Observation::Record(_) if verdict != Verdict::Corrupt => {
                 self.strangers.remove(name);
                 roster.note(name, seen, stamp);
                 return;

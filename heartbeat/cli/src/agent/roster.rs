@@ -237,6 +237,15 @@ impl Roster {
         }
     }
 
+    /// Whose process is no more, though the file was there when it was last looked at; and of those the ones alone that Redis does
+    /// not know to be lost, where `untold`. Who stops takes its file away before it ends, and that may not have been seen yet.
+    pub fn gone(&self, untold: bool) -> Vec<OsString> {
+        let gone = |worker: &Worker| {
+            worker.verdict == Verdict::Gone && !worker.orphan && !(untold && worker.told == Told::Lost)
+        };
+        self.workers.iter().filter(|(_, worker)| gone(worker)).map(|(name, _)| name.clone()).collect()
+    }
+
     fn keep_leaving(&mut self, age_ms: impl Fn(&Observation) -> Option<u64>) {
         self.leaving.retain(|_, seen| {
             let named_ms = seen.record().map_or(0, |record| record.promise_ms.saturating_add(NAMED_MS));

@@ -6,7 +6,7 @@ use heartbeat::verdict::Verdict;
 use nix::sys::signal::Signal;
 
 use crate::bench::{some, until};
-use crate::scene::{INTERVAL, Scene};
+use crate::scene::{INTERVAL, Process, Scene};
 
 /// What a loaded machine may add to an interval.
 const SLACK: Duration = Duration::from_millis(600);
@@ -116,6 +116,40 @@ fn a_clean_stop_withdraws_the_worker_at_once() {
     until("the worker is not there", || scene.members().len() == 1);
     assert!(begun.elapsed() < INTERVAL + SLACK, "{:?}", begun.elapsed());
     assert!(scene.lost().is_empty());
+}
+
+#[test]
+fn who_has_stopped_while_the_agent_saw_nothing_is_not_called_lost() {
+    let scene = Scene::new();
+    let agent = scene.agent();
+    for _ in 0..10 {
+        let workers = ["a", "b", "c"].map(|name| scene.process(name));
+        scene.until_counts(3, 3);
+        agent.signal(Signal::SIGSTOP);
+        workers.into_iter().for_each(Process::stop);
+        std::thread::sleep(INTERVAL * 2);
+        agent.signal(Signal::SIGCONT);
+        until("they are not there", || scene.members().is_empty());
+    }
+    // Nothing else asks for this than who calls a worker lost.
+    assert_eq!(scene.redis.info("commandstats", "cmdstat_hsetnx"), 0);
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(agent.exit(), 0);
+    assert_eq!(scene.redis.ask::<Vec<String>>("KEYS heartbeat:*"), Vec::<String>::new());
+}
+
+#[test]
+fn who_stops_just_before_the_agent_does_leaves_nothing() {
+    let scene = Scene::new();
+    for _ in 0..10 {
+        let agent = scene.agent();
+        let workers = ["a", "b", "c"].map(|name| scene.process(name));
+        scene.until_counts(3, 3);
+        workers.into_iter().for_each(Process::stop);
+        agent.signal(Signal::SIGTERM);
+        assert_eq!(agent.exit(), 0);
+        assert_eq!(scene.redis.ask::<Vec<String>>("KEYS heartbeat:*"), Vec::<String>::new());
+    }
 }
 
 #[test]
