@@ -33,11 +33,12 @@ def environment(**extra):
 
 
 def until(fact, timeout=10.0, what=None):
-    """The first true answer of `fact()`; fails after `timeout` seconds and says what never came true."""
+    """The first true answer of `fact()`; fails after `timeout` seconds and says what never came true, or what `what()` tells then."""
     end = time.monotonic() + timeout
     while not (answer := fact()):
         if time.monotonic() > end:
-            raise AssertionError(f"not within {timeout} s: {what or fact}; last answer: {answer!r}")
+            told = what() if callable(what) else what or fact
+            raise AssertionError(f"not within {timeout} s: {told}; last answer: {answer!r}")
         time.sleep(0.02)
     return answer
 

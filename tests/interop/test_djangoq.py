@@ -117,8 +117,14 @@ def test_which_statuses_are_unhealthy_is_for_who_asks_to_say(site):
 def test_a_frozen_guard_is_told_by_its_name_however_long_a_cache_keeps_its_word(site):
     shop = site(SQLITE_CACHE)
     cluster, _ = shop.cluster(), shop.until_passes()
-    os.kill(guard(cluster), signal.SIGSTOP)
-    answer = shop.until_fails("--timeout", "8s")
+    for _ in range(5):
+        os.kill(guard(cluster), signal.SIGSTOP)
+        answer = shop.until(lambda answer: answer.status != "pass", "--timeout", "8s")
+        if answer.status != "unknown":
+            break
+        # It was stopped in the middle of a write, and nobody reads past its lock.
+        os.kill(guard(cluster), signal.SIGCONT)
+        shop.until_passes()
     assert answer.verdicts == ["silent"] and "silent for" in answer.told["reason"], answer
     os.kill(guard(cluster), signal.SIGCONT)
     shop.until_passes()
