@@ -234,7 +234,7 @@ impl RabbitMqCheck {
 impl Link {
     /// Asks for what every broker answers, whatever the user may do.
     async fn is_there(&self) -> lapin::Result<()> {
-        self.channel.basic_qos(1, BasicQosOptions::default()).await
+        is_there(&self.channel).await
     }
 
     /// What is wrong with a queue.
@@ -243,51 +243,53 @@ impl Link {
         match self.channel.queue_declare(name.clone(), options, FieldTable::default()).await {
             Ok(queue) => Ok(limits.wrong(name.as_str(), queue.message_count(), queue.consumer_count())),
             Err(error) => {
-                self.reopen(&error).await?;
+                reopen(&mut self.channel, &self.connection, &error).await?;
                 Ok(Some(format!("queue {name} {}", no_queue(&error))))
             }
         }
     }
 
-    /// Publishes to nobody. A broker with an alarm says so then, and does not hear the question after that; another one answers
-    /// it, whether the user may publish or not.
+    /// Publishes to nobody. A broker with an alarm says so then, and hears nothing after that, not even of a new channel; another
+    /// one answers, whether the user may publish or not.
     async fn alarm(&mut self) -> lapin::Result<Option<String>> {
-        let told = {
-            let blocked = pin!(blockings(&self.connection));
-            // Who was blocked before that is not told of it again.
-            if self.connection.status().blocked() {
-                return Ok(Some(String::new()));
-            }
-            let answered = pin!(self.publish_nowhere());
-            match select(answered, blocked.into_future()).await {
-                Either::Left((answered, _)) => answered.map(|()| None),
-                Either::Right(((reason, _), _)) => Ok(reason),
-            }
-        };
-        if let Err(error) = told {
-            self.reopen(&error).await?;
-            return Ok(None);
+        let blocked = pin!(blockings(&self.connection));
+        // Who was blocked before that is not told of it again.
+        if self.connection.status().blocked() {
+            return Ok(Some(String::new()));
         }
-        told
-    }
-
-    /// Publishes, and asks for an answer after it.
-    async fn publish_nowhere(&self) -> lapin::Result<()> {
-        let (exchange, options) = (ShortString::default(), BasicPublishOptions::default());
-        let sent =
-            self.channel.basic_publish(exchange, NOWHERE.into(), options, &[], BasicProperties::default());
-        sent.await?;
-        self.is_there().await
-    }
-
-    /// The broker closes a channel over what it refuses: the next question gets a new one, where the connection stands.
-    async fn reopen(&mut self, refusal: &lapin::Error) -> lapin::Result<()> {
-        if !self.connection.status().connected() {
-            return Err(refusal.clone());
+        let answered = pin!(publish_nowhere(&mut self.channel, &self.connection));
+        match select(answered, blocked.into_future()).await {
+            Either::Left((answered, _)) => answered.map(|()| None),
+            Either::Right(((reason, _), _)) => Ok(reason),
         }
-        self.channel = self.connection.create_channel().await?;
-        Ok(())
     }
+}
+
+async fn is_there(channel: &Channel) -> lapin::Result<()> {
+    channel.basic_qos(1, BasicQosOptions::default()).await
+}
+
+/// Publishes, and asks for an answer after it.
+async fn publish_nowhere(channel: &mut Channel, connection: &Connection) -> lapin::Result<()> {
+    let (exchange, options) = (ShortString::default(), BasicPublishOptions::default());
+    let sent = channel.basic_publish(exchange, NOWHERE.into(), options, &[], BasicProperties::default());
+    let answered = match sent.await {
+        Ok(_) => is_there(channel).await,
+        Err(refusal) => Err(refusal),
+    };
+    match answered {
+        Err(refusal) => reopen(channel, connection, &refusal).await,
+        answered => answered,
+    }
+}
+
+/// The broker closes a channel over what it refuses: the next question gets a new one, where the connection stands.
+async fn reopen(channel: &mut Channel, connection: &Connection, refusal: &lapin::Error) -> lapin::Result<()> {
+    if !connection.status().connected() {
+        return Err(refusal.clone());
+    }
+    *channel = connection.create_channel().await?;
+    Ok(())
 }
 
 /// The words with which the broker blocks the connection, and no end.
