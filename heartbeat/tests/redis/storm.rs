@@ -95,11 +95,12 @@ fn welcome(redis: &mut Server) -> (Arrivals, Duration) {
     let returned = Instant::now();
     let mut connection = redis.connection().expect("a connection");
     until("all are back", SOON, || {
+        // Before the connections are counted: the last one to come may come in between.
+        let there: usize =
+            redis::cmd("ZCARD").arg("heartbeat:{c}:workers").query(&mut connection).expect("a count");
         let stats: String = redis::cmd("INFO").arg("stats").query(&mut connection).expect("its numbers");
         let line = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
         arrivals.note(line.expect("a line").parse::<usize>().expect("a number") - 2);
-        let there: usize =
-            redis::cmd("ZCARD").arg("heartbeat:{c}:workers").query(&mut connection).expect("a count");
         (there == FLEET).then_some(())
     });
     (arrivals, returned.elapsed())
