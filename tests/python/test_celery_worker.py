@@ -182,6 +182,10 @@ def stack(*modules):
         (["redis.connection", "opentelemetry.instrumentation.redis", "wrapt", "redis.client", "kombu.transport.redis"], True),
         (["kombu.utils.functional", "kombu.connection", "celery.worker.consumer.consumer"], True),
         (["select", "kombu.utils.eventio", "kombu.asynchronous.hub"], True),
+        # Waits for another greenlet, which waits for the broker.
+        (["gevent.event", "threading", "celery.worker.pidbox", "celery.bootsteps"], True),
+        (["gevent.thread", "celery.events.dispatcher", "celery.worker.heartbeat", "celery.bootsteps"], True),
+        (["shop.metrics", "celery.events.dispatcher", "celery.worker.heartbeat"], False),
         (["redis.connection", "shop.metrics", "celery.utils.dispatch.signal", "celery.worker.strategy"], False),
         (["psycopg.connection", "shop.consumer", "kombu.messaging", "kombu.transport.virtual.base"], False),
         (["shop.metrics", "celery.utils.dispatch.signal", "celery.worker.strategy"], False),
@@ -361,6 +365,20 @@ def test_a_broker_that_is_away_cuts_a_worker_off_and_never_kills_it(worker, own_
         own_broker.signal(signal.SIGCONT)
         one.becomes("alive", "cut off", timeout=40)
         until(lambda: one.tasks["running"] == 0, timeout=20)
+
+
+def test_a_loop_that_waits_for_a_greenlet_that_waits_for_the_broker_is_cut_off_for_as_long_as_that_is_down(worker, own_broker):
+    arguments = ["--heartbeat-interval", 1]
+    one = worker(own_broker.url, pool="gevent", heartbeat_loop_budget=4, heartbeat_promise=3, arguments=arguments).ready()
+    # Celery's own heartbeat asks meanwhile, and from then on holds the lock of all events until the broker is back.
+    own_broker.signal(signal.SIGSTOP)
+    one.is_always(1.5, "alive")
+    own_broker.signal(signal.SIGKILL)
+    own_broker.exit_status()
+    # It was alive again after 10 s of that, and wedged after the loop's budget.
+    assert one.is_always(14, "alive", "cut off") == "cut off", one.output
+    own_broker.restart()
+    one.becomes("alive", "cut off", timeout=40)
 
 
 def test_a_rabbitmq_that_is_frozen_cuts_every_worker_off_with_celery_s_own_settings(worker, tmp_path):

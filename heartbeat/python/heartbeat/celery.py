@@ -905,6 +905,10 @@ _CLIENTS = frozenset(
     "amqp azure boto3 botocore confluent_kafka google kazoo librabbitmq psycopg psycopg2 pycurl pymongo redis sqlalchemy urllib3 valkey".split()
 )
 
+#: Where Celery waits for another greenlet or thread of its own, and that for the broker: the one that listens for remote control, and whichever
+#: sends an event, which holds the lock of all events until the broker has it, through an outage too.
+_FOR_ANOTHER = frozenset(("celery.worker.pidbox", "celery.events.dispatcher"))
+
 
 def _waits_for_a_broker(frames: list[Any]) -> bool:
     """Whether whoever is innermost, but for the standard library, is about a broker, and on Kombu's or Celery's behalf.
@@ -923,8 +927,7 @@ def _waits_for_a_broker(frames: list[Any]) -> bool:
             # The hub's own waiting is not late, and what it calls is somebody else's.
             return is_client or not module.startswith("kombu.asynchronous") or module.startswith(_OF_THE_HUB)
         if package == "celery":
-            # On greenlets Celery waits for the one that listens for remote control, and that waits for the broker.
-            return is_client and not has_others or not is_client and module == "celery.worker.pidbox"
+            return is_client and not has_others or not is_client and module in _FOR_ANOTHER
         if package in _CLIENTS:
             is_client = True
         elif package not in _PLUMBING:
