@@ -220,6 +220,25 @@ def test_a_loop_that_turns_while_its_loss_is_told_takes_it_back_with_its_next_tu
     assert not told.lost
 
 
+def test_the_watch_sleeps_while_the_loop_turns_and_looks_as_soon_as_it_is_late():
+    looks, late = [], []
+    watch = _Watch(SimpleNamespace(pulse=lambda: None), 30, lambda frames: False, lambda frames: False)
+    look, watch.on_late = watch.look, lambda: late.append(time.monotonic())
+    watch.look = lambda: (looks.append(None), look())
+    watch.begin()
+    try:
+        for _ in range(20):
+            watch.turn(None)
+            time.sleep(0.1)
+        assert 1 <= len(looks) <= 4 and not late
+        until(lambda: len(late) > 2)
+        first, _, third = late[:3]
+        assert first - watch.turned < watch.late + 0.15
+        assert third - first < 3 * watch.period
+    finally:
+        watch.end()
+
+
 def test_a_pool_that_is_made_from_prefork_has_children_too():
     class Pool(prefork.TaskPool):
         pass

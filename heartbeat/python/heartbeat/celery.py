@@ -255,7 +255,7 @@ class _Probe:
                 timeout_callback, one.on_timeout = one.timed_out, timeout_callback
             if not self.in_children:
                 target, one.target = one.run, target
-            keeps_the_loop = self.may_keep_the_loop and _native("_thread").get_ident() == self.watch.thread
+            keeps_the_loop = self.may_keep_the_loop and self.watch.get_ident() == self.watch.thread
             if keeps_the_loop:
                 self.watch.may_take(AS_LONG_AS_IT_TAKES)
         try:
@@ -575,7 +575,8 @@ class _Watch:
         self.ended = False
         self.is_green = is_green
         self.greenlet: Any = None
-        self.thread = _native("_thread").get_ident()
+        self.get_ident = _native("_thread").get_ident
+        self.thread = self.get_ident()
 
     def begin(self) -> None:
         _native("_thread").start_new_thread(self._run, ())
@@ -584,7 +585,7 @@ class _Watch:
         self.ended = True
 
     def follow_this_thread(self) -> None:
-        self.thread = _native("_thread").get_ident()
+        self.thread = self.get_ident()
         if self.is_green:
             self.greenlet = sys.modules["greenlet"].getcurrent()
 
@@ -631,7 +632,8 @@ class _Watch:
     def _run(self) -> None:
         sleep = _native("time").sleep
         while not self.ended:
-            sleep(self.period)
+            # A loop that has turned by now is late no sooner than this.
+            sleep(max(self.period, min(self.turned + self.late - _now(), self.late)))
             try:
                 self.look()
             except Exception:  # Of a stack that changed meanwhile: the next look sees it anew.

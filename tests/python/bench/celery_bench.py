@@ -37,8 +37,8 @@ HERE = Path(__file__).parent
 
 
 class Worker(harness.Program):
-    def __init__(self, pool, url, file, under=(), arguments=(), **more):
-        self.queue = f"q-{uuid.uuid4().hex[:8]}"
+    def __init__(self, pool, url, file, under=(), arguments=(), queue=None, **more):
+        self.queue = queue or f"q-{uuid.uuid4().hex[:8]}"
         env = {"BROKER_URL": url, "QUEUE": self.queue, "PYTHONDONTWRITEBYTECODE": 1, "PYTHONUNBUFFERED": 1} | more
         if file:
             env["BEAT_FILE"] = file
@@ -59,8 +59,7 @@ class Line:
         self.app.send_task("nothing", queue=f"template-{queue}")
         return self.redis.rpop(f"template-{queue}").replace(f"template-{queue}".encode(), queue.encode())
 
-    def burst(self, queue, template, tasks):
-        """Seconds from the first message to the end of the last task."""
+    def send(self, queue, template, tasks):
         messages = []
         for number in range(tasks):
             message = json.loads(template)
@@ -69,10 +68,15 @@ class Line:
             if number == tasks - 1:
                 message["headers"]["task"] = "last"
             messages.append(json.dumps(message))
-        begin = time.perf_counter()
-        self.redis.lpush(queue, *messages)
+        for at in range(0, tasks, 1000):
+            self.redis.lpush(queue, *messages[at : at + 1000])
+
+    def wait(self, queue):
         assert self.redis.blpop(f"done-{queue}", timeout=600), "the last task was done"
-        return time.perf_counter() - begin
+
+    def burst(self, queue, template, tasks):
+        self.send(queue, template, tasks)
+        self.wait(queue)
 
 
 def cpu(worker):
@@ -84,68 +88,76 @@ def cpu(worker):
     return nanoseconds / 1e9
 
 
-def middle(by_worker, draws=2000):
-    """The median of the ratios of all workers, and where 19 of 20 draws have it: percent more than 1, in words."""
-    chance = random.Random(1)
-    medians = []
-    for _ in range(draws):
-        drawn = chance.choices(by_worker, k=len(by_worker))
-        medians.append(statistics.median(ratio for ratios in drawn for ratio in chance.choices(ratios, k=len(ratios))))
-    medians.sort()
-    low, high = medians[draws // 40], medians[-draws // 40]
-    return f"{statistics.median(ratio for ratios in by_worker for ratio in ratios) - 1:+.2%} ({low - 1:+.2%} to {high - 1:+.2%})"
-
-
-def throughput(pool, workers, rounds, tasks):
-    measured = [alternating(pool, rounds, tasks) for _ in range(workers)]
-    wall = [[took["with"] / took["without"] for took, _ in bursts] for bursts in measured]
-    processor = [[spent["with"] / spent["without"] for _, spent in bursts] for bursts in measured]
-    bursts = [burst for bursts in measured for burst in bursts]
-    rate = {name: tasks / statistics.median(took[name] for took, _ in bursts) for name in ("without", "with")}
-    a_task = {name: statistics.median(spent[name] for _, spent in bursts) / tasks * 1e6 for name in rate}
+def throughput(pool, workers, pairs, tasks):
+    """How much longer a worker takes for its tasks with the bootstep than without, by the clock and by the processor's time."""
+    cores = sorted(os.sched_getaffinity(0))
+    try:
+        # The worker's main process has a processor for itself.
+        os.sched_setaffinity(0, cores[:-1] or cores)
+        measured = [alternating(pool, pairs, tasks, number, cores) for number in range(workers)]
+    finally:
+        os.sched_setaffinity(0, cores)
+    wall, processor = ([[pair[which] for pair in of_one] for of_one in measured] for which in (0, 1))
+    rate = {name: tasks / statistics.median(pair[2][name] for of_one in measured for pair in of_one) * 1e9 for name in ("without", "with")}
     print(
-        f"{pool:8} {rate['without']:5.0f} tasks/s without, {rate['with']:5.0f} with: a burst takes {middle(wall)} of time,"
-        f" {middle(processor)} of the processor's; {a_task['without']:.0f} us of that a task without, {a_task['with']:.0f} with"
-        f" ({workers} workers, {rounds} pairs of bursts each, {tasks} tasks a burst)",
+        f"{pool:8} {rate['without']:5.0f} tasks/s without, {rate['with']:5.0f} with: {interval(wall)} of time,"
+        f" {interval(processor)} of the main process's processor time"
+        f" ({workers} workers, {pairs} pairs of stretches each, {tasks} tasks a stretch; a pair differs by {spread(wall):.1%})",
         flush=True,
     )
 
 
-def alternating(pool, rounds, tasks):
-    """What the bursts of one worker took, in pairs: of the clock and of the processor."""
+def alternating(pool, pairs, tasks, number, cores):
+    """Of each pair of stretches of one worker: the ratios of time and of processor time, and what the two took."""
+    # The second of a pair comes first in the next one, so that what drifts meets both alike; and every other worker begins otherwise.
+    order = ["with", "without"] if number % 2 else ["without", "with"]
+    names = [name for turn in range(pairs) for name in (order if turn % 2 else reversed(order))]
+    between, first = max(tasks // 4, 20), 500
+    more = {"CORE": cores[-1], "CHILDREN_CORE": cores[0]} if len(cores) > 1 else {}
+    if pool != "prefork":
+        more.pop("CHILDREN_CORE", None)
     with tempfile.TemporaryDirectory(prefix="heartbeat-bench-") as folder:
         redis = harness.start_redis(folder)
-        line, file, now = Line(redis.url), Path(folder) / "beat", Path(folder) / "now"
-        worker = Worker(pool, redis.url, file, NOW=now)
+        line, file, measured = Line(redis.url), Path(folder) / "beat", Path(folder) / "measured"
+        stretches = json.dumps({"names": names, "tasks": tasks, "between": between, "first": first})
+        queue = f"q-{uuid.uuid4().hex[:8]}"
+        # All of them are there before the worker is.
+        line.send(queue, line.template(queue), first + len(names) * (tasks + between))
+        worker = Worker(pool, redis.url, file, queue=queue, STRETCHES=stretches, MEASURED=measured, **more)
         try:
-            # Its own words are not there at this level of the log: the first task says that it is ready.
-            template = line.template(worker.queue)
-            name = "with"
-            for _ in range(6):
-                line.burst(worker.queue, template, tasks)
-                name = other(worker, now, name)
-            assert harness.verdict(file).name == "alive"
-            bursts = []
-            for _ in range(rounds):
-                took, spent = {}, {}
-                for turn in range(2):
-                    name = other(worker, now, name) if turn else name
-                    begin = cpu(worker)
-                    took[name] = line.burst(worker.queue, template, tasks)
-                    spent[name] = cpu(worker) - begin
-                bursts.append((took, spent))
-            return bursts
+            line.wait(queue)
+            took = json.loads(measured.read_text())
         finally:
             worker.end()
             redis.end()
+        assert "Traceback" not in worker.output, worker.output
+    assert [name for name, _, _ in took] == names, worker.output
+    both = [{name: figures for name, *figures in took[at : at + 2]} for at in range(0, len(took), 2)]
+    return [
+        (*(pair["with"][which] / pair["without"][which] for which in (0, 1)), {name: pair[name][0] for name in pair}) for pair in both
+    ]
 
 
-def other(worker, now, name):
-    """Has it lay the bootstep down, or take it up again."""
-    name = "without" if name == "with" else "with"
-    worker.signal(signal.SIGUSR2)
-    harness.until(lambda: now.exists() and now.read_text() == name, what=f"the worker is {name} the bootstep")
-    return name
+def trimmed(ratios):
+    """The mean without the tenth at each end."""
+    ratios, cut = sorted(ratios), len(ratios) // 10
+    return statistics.mean(ratios[cut : len(ratios) - cut])
+
+
+def interval(by_worker, draws=2000):
+    """The mean of the workers' trimmed means, and where 19 of 20 draws have it: percent more than 1, in words."""
+    chance = random.Random(1)
+    means = []
+    for _ in range(draws):
+        drawn = chance.choices(by_worker, k=len(by_worker))
+        means.append(statistics.mean(trimmed(chance.choices(ratios, k=len(ratios))) for ratios in drawn))
+    means.sort()
+    low, high = means[draws // 40], means[-draws // 40]
+    return f"{statistics.mean(map(trimmed, by_worker)) - 1:+.2%} ({low - 1:+.2%} to {high - 1:+.2%})"
+
+
+def spread(by_worker):
+    return statistics.stdev(ratio for ratios in by_worker for ratio in ratios)
 
 
 def beside(pool, seconds=20):
