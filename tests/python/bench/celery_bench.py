@@ -1,13 +1,15 @@
 """What the heartbeat costs a Celery worker: tasks a second and processor time with and without it, and the time of its import.
 
-A worker with the bootstep has bursts of tasks to do, and lays the bootstep down for every other one: what it does for tasks and in the
-loop. Two bursts beside each other give one ratio, so that what else goes on on the machine meets both alike, and both are done by one
-process: two of one program differ by some percent by where their memory happens to lie. The interval around the median of all ratios is
-that of drawing workers anew, and the bursts of each. What a worker does beside tasks, its beats among it, is measured of two that have no task, one with
-the bootstep and one without.
+A worker has its tasks before it starts, so that sending is no part of it, and does them in stretches: with the bootstep for one, without it
+for the next. Between two it is started anew or stopped, all of it, and only the worker takes the time, from a task of a stretch to its last.
+Two stretches beside each other give one ratio, so that what else goes on on the machine meets both alike, and both are done by one
+process: two of one program differ by some percent by where their memory happens to lie. Which of a pair comes first changes with each
+pair. The main process has one processor for itself, whatever else there is has the others. The figure is the mean over the workers of the
+means of their ratios, without the tenth at each end; the interval is that of drawing workers anew, and the pairs of each. What a worker
+does beside tasks, its beats among it, is measured of two that have no task, one with the bootstep and one without.
 
 And what a task takes of a worker's main process is counted, instruction by instruction, by valgrind: that is the same on any machine, whatever
-else it does.
+else it does. It counts a task's share alone: neither what comes every so many seconds, nor Python's collections of garbage.
 
 No test: it wants a machine with nothing else to do, and says what else it had.
 """
@@ -253,22 +255,22 @@ def imports(rounds=15):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pool", action="append", choices=["prefork", "solo", "threads", "gevent"])
-    parser.add_argument("--workers", type=int, default=4, help="one after another")
-    parser.add_argument("--rounds", type=int, default=120, help="pairs of bursts for each worker")
-    parser.add_argument("--tasks", type=int, default=100, help="in a burst")
+    parser.add_argument("--workers", type=int, default=6, help="one after another")
+    parser.add_argument("--pairs", type=int, default=44, help="of stretches, for each worker")
+    parser.add_argument("--tasks", type=int, default=200, help="in a stretch")
     parser.add_argument("--counted", action="store_true", help="count the instructions, and nothing else")
     options = parser.parse_args()
     before = os.getloadavg()[0]
     pools = options.pool or ["prefork", "solo", "threads", "gevent"]
     for pool in pools:
-        counted(pool, 2 * options.tasks)
+        counted(pool, 200)
     if options.counted:
         return
     imports()
     by_itself()
     for pool in pools:
         beside(pool)
-        throughput(pool, options.workers, options.rounds, options.tasks)
+        throughput(pool, options.workers, options.pairs, options.tasks)
     print(f"load average {before:.1f} before, {os.getloadavg()[0]:.1f} at the end, on {os.cpu_count()} processors")
 
 
