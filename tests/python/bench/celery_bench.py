@@ -19,7 +19,6 @@ import json
 import os
 import random
 import re
-import signal
 import statistics
 import subprocess
 import sys
