@@ -223,7 +223,7 @@ Where a driver is judged at fewer places than others, what is left out goes the 
 played, and why:
 
 {not_played}
-The last run of all of it, on a virtual machine with two cores that were busy with other work:
+The last run of all of it, on a virtual machine with two cores:
 
 {measured}
 The figures are those of Chen, Toueg and Aguilera (*On the Quality of Service of Failure Detectors*, IEEE Transactions on Computers 51(5), 2002): a
