@@ -84,7 +84,8 @@ impl Worker {
 
     /// Gives a command; does not wait.
     pub fn tell(&mut self, command: &str) {
-        writeln!(self.input, "{command}").unwrap();
+        // At once: a worker that reads it in two pieces makes one system call more.
+        self.input.write_all(format!("{command}\n").as_bytes()).unwrap();
     }
 
     /// The next answer; empty where the worker has ended.
