@@ -160,7 +160,7 @@ impl Fleet {
     /// The records' cluster is this one, here and below. Each beat's script is one atomic step of the server.
     pub fn publish(&mut self, beats: &[Beat<'_>], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
         let news: Vec<_> = beats.iter().map(|beat| News::Beat(*beat)).collect();
-        news::tell(&mut self.client, &news, (self.forget_ms, self.signing.as_ref()), until)
+        self.tell(&news, until)
     }
 
     /// Says of workers that they are lost as of now, however long their promise, and for how many milliseconds each has been
@@ -168,13 +168,17 @@ impl Fleet {
     pub fn lose(&mut self, lost: &[(&Record, u64)], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
         let news = lost.iter().map(|(record, silent_ms)| News::Lost { record, silent_ms: *silent_ms });
         let news: Vec<_> = news.collect();
-        news::tell(&mut self.client, &news, (self.forget_ms, self.signing.as_ref()), until)
+        self.tell(&news, until)
     }
 
     /// Removes workers that have stopped, all in one round trip: one result for each. Safe to repeat.
     pub fn withdraw(&mut self, records: &[&Record], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
         let news: Vec<_> = records.iter().map(|record| News::Stopped(record)).collect();
-        news::tell(&mut self.client, &news, (self.forget_ms, self.signing.as_ref()), until)
+        self.tell(&news, until)
+    }
+
+    fn tell(&mut self, news: &[News<'_>], until: Instant) -> Result<Vec<Result<(), Error>>, Error> {
+        news::tell(&mut self.client, news, (self.forget_ms, self.signing.as_ref()), until)
     }
 
     /// Counts the fresh workers, in one round trip that reads no record and whose cost hardly grows with their number.

@@ -216,7 +216,7 @@ impl RabbitMqCheck {
         let mut found = Found::default();
         if self.queues.is_empty() && !self.alarms {
             // A broker that stands still keeps its connections: what is kept tells nothing before it has answered.
-            link.is_there().await?;
+            is_there(&link.channel).await?;
         }
         for (name, limits) in &self.queues {
             found.wrong.extend(link.look_at(name, *limits).await?);
@@ -232,11 +232,6 @@ impl RabbitMqCheck {
 }
 
 impl Link {
-    /// Asks for what every broker answers, whatever the user may do.
-    async fn is_there(&self) -> lapin::Result<()> {
-        is_there(&self.channel).await
-    }
-
     /// What is wrong with a queue.
     async fn look_at(&mut self, name: &ShortString, limits: Limits) -> lapin::Result<Option<String>> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -265,6 +260,7 @@ impl Link {
     }
 }
 
+/// Asks for what every broker answers, whatever the user may do.
 async fn is_there(channel: &Channel) -> lapin::Result<()> {
     channel.basic_qos(1, BasicQosOptions::default()).await
 }
